@@ -1,0 +1,224 @@
+"""The command line: parse, call, print. Exit codes are 0, 1 (failed) and 2 (wrong usage)."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from inarch.errors import InarchError, UsageError
+
+if TYPE_CHECKING:
+    from inarch.network.source import SourceOptions
+
+app = typer.Typer(
+    name="inarch",
+    help="Adapts an ImageNet-trained classifier to your images, keeps its classification layer where that pays, and "
+    "shows the evidence.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+console = Console()
+errors = Console(stderr=True)
+
+Data = Annotated[Path, typer.Argument(help="A folder of class folders, or a CSV or Parquet manifest.")]
+SourceText = Annotated[
+    str,
+    typer.Option(
+        help="timm:NAME, torchvision:NAME, python:FILE.py:FUNCTION, a card (.json) or a model folder of Inarch."
+    ),
+]
+Weights = Annotated[Path | None, typer.Option(help="Weights of the source network (.safetensors).")]
+ImageSize = Annotated[int | None, typer.Option(help="Side of the images that the network sees, in pixels.")]
+ClassNames = Annotated[Path | None, typer.Option(help="Names of the source classes: JSON list, or a line each.")]
+MaxPixels = Annotated[int, typer.Option(help="Images with more pixels are set aside.")]
+StagesByHand = Annotated[
+    str, typer.Option("--stages", help="Modules at whose end the network may be cut, separated by commas; for networks that cannot be traced.")
+]  # fmt: skip
+
+
+@app.command()
+def check(
+    data: Data,
+    max_pixels: MaxPixels = 100_000_000,
+    seed: Annotated[int, typer.Option(help="Decides the splits that are made.")] = 0,
+    json_output: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Say what a data set holds, and what is wrong with it."""
+    from inarch.data import describe, open_dataset, summary
+
+    with progress_on_terminal() as progress:
+        dataset = open_dataset(data, seed=seed, max_pixels=max_pixels, progress=progress.images)
+    if json_output:
+        console.print_json(data=summary(dataset))
+    else:
+        console.print(describe(dataset))
+
+
+@app.command()
+def stages(
+    source: Annotated[str, typer.Argument(help="The source network, as for fit.")],
+    weights: Weights = None,
+    image_size: ImageSize = None,
+    no_weights: Annotated[bool, typer.Option("--no-weights", help="Random weights: enough to list stages.")] = False,
+    finer: Annotated[bool, typer.Option("--finer", help="Also name every place where the network can be cut.")] = False,
+    by_hand: StagesByHand = "",
+) -> None:
+    """List the stages of a network: what --cuts can name."""
+    from inarch.network.source import load_source
+    from inarch.terminal import stages_table
+
+    options = source_options(weights, image_size, None, by_hand, pretrained=not no_weights)
+    loaded = load_source(source, options, announce=errors.print)
+    staged = loaded.stage()
+    console.print(stages_table(staged.stages))
+    if finer:
+        console.print(f"{len(staged.fine)} finer cuts, behind: " + ", ".join(staged.fine), soft_wrap=True)
+
+
+@app.command()
+def fit(
+    data: Data,
+    source: SourceText,
+    out: Annotated[Path, typer.Option(help="The run folder; the same command goes on with an interrupted run.")],
+    weights: Weights = None,
+    classes: ClassNames = None,
+    image_size: ImageSize = None,
+    stages: StagesByHand = "",
+    time_limit: Annotated[str, typer.Option(help="Budget of this call, such as 20m or 1h30m; call again to go on.")] = "",
+    cuts: Annotated[str, typer.Option(help="Cuts to try: numbers or names of stages, none, or all; else searched.")] = "",
+    grafts: Annotated[str, typer.Option(help="Grafts to try.")] = "replace,retain,deepen,joined",
+    harmonise: Annotated[str, typer.Option(help="Ways to harmonise to try: none, l2, batch.")] = "none,l2",
+    hidden: Annotated[list[str] | None, typer.Option(help="Sizes of the layers that deepen appends, such as 512 or 512,256; may be given several times.")] = None,
+    method: Annotated[str, typer.Option(help="How the target network is trained: fine-tuning, l2-sp.")] = "fine-tuning",
+    seeds: Annotated[int, typer.Option(help="How often the best are trained again before the choice.")] = 3,
+    seed: Annotated[int, typer.Option(help="Decides splits, views, order and initial weights.")] = 0,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images; default: about 800 steps.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Images a training step.")] = 32,
+    optimiser: Annotated[str, typer.Option(help="sgd or adamw.")] = "sgd",
+    label_smoothing: Annotated[float, typer.Option(help="From 0 to below 1.")] = 0.1,
+    balance: Annotated[str, typer.Option(help="For unequal classes: none, loss or sampler.")] = "none",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    threads: Annotated[int | None, typer.Option(help="Processor threads; a run keeps those it was begun with.")] = None,
+    max_pixels: MaxPixels = 100_000_000,
+) -> None:  # fmt: skip
+    """Adapt a source network to a folder of labelled images, and compare with what everybody does."""
+    from inarch.options import StudyOptions
+    from inarch.study import fit as run
+
+    options = StudyOptions(
+        grafts=words(grafts), harmonise=words(harmonise), cuts=words(cuts), method=method, seeds=seeds, seed=seed,
+        hidden=tuple(sizes(text) for text in hidden) if hidden else StudyOptions.hidden, epochs=epochs,
+        batch_size=batch_size, optimiser=optimiser, label_smoothing=label_smoothing, balance=balance, device=device,
+        precision=precision, threads=threads, max_pixels=max_pixels, time_limit=seconds(time_limit),
+    )  # fmt: skip
+    with progress_on_terminal() as progress:
+        results = run(data, source, out, options, source_options(weights, image_size, classes, stages), progress)
+    print_results(results, out)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A run folder or a model folder.")],
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    top: Annotated[int, typer.Option(help="How many classes to give for each image.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Write a CSV file instead of printing.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Images at a time.")] = 32,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+) -> None:
+    """Classify images with an adapted network."""
+    from inarch.predict import load, write_csv
+
+    loaded = load(model, device=device, announce=errors.print)
+    with progress_on_terminal() as progress:
+        predictions = loaded.predict(images, top=top, batch_size=batch_size, progress=progress.images)
+    write_csv(predictions, out)
+    bad = [p for p in predictions if p.error]
+    for prediction in bad:
+        errors.print(f"{prediction.path}: {prediction.error}", style="yellow", highlight=False, markup=False)
+    if out is not None:
+        console.print(f"{len(predictions) - len(bad)} images classified, {len(bad)} could not be: {out}")
+    if len(bad) == len(predictions):
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+    """Draw report.html again from a run folder."""
+    from inarch.report import write_report
+
+    console.print(f"Report: {write_report(folder)}")
+
+
+def words(text: str) -> tuple[str, ...]:
+    """The parts of a list with commas, each once."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    """`512,256` as numbers."""
+    if not all(part.isdecimal() for part in words(text)):
+        raise UsageError(f"--hidden {text} is not a list of sizes.", "Try 512 or 512,256.")
+    return tuple(int(part) for part in text.split(",") if part.strip())
+
+
+def seconds(text: str) -> float | None:
+    """`20m`, `1h30m`, `90s` or plain seconds; empty: no limit."""
+    if not text:
+        return None
+    found = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip().lower())
+    if found is None:
+        raise UsageError(f"--time-limit {text} is not a duration.", "Try 20m, 1h30m or 90s.")
+    return sum(float(part) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True) if part)
+
+
+def source_options(
+    weights: Path | None, image_size: int | None, classes: Path | None, stages: str, *, pretrained: bool = True
+) -> SourceOptions:
+    from inarch.network.source import SourceOptions
+
+    return SourceOptions(
+        weights=weights, image_size=image_size, classes=classes, stages=words(stages), pretrained=pretrained
+    )
+
+
+def progress_on_terminal() -> Any:
+    from inarch.terminal import progress_on
+
+    return progress_on(errors)
+
+
+def print_results(results: dict[str, Any], out: Path) -> None:
+    """What a study found: the sentence, the test table, and where to look."""
+    from inarch.terminal import results_table
+
+    console.print(results["sentence"], highlight=False, markup=False)
+    console.print(results_table(results))
+    if results["left_out"]:
+        console.print(f"Left out for lack of time: {len(results['left_out'])} trials; the same command goes on.")
+    console.print(f"Report: {out / 'report.html'}   Model: {out / 'model'}", highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Runs the command line; an error that a user can mend is one message, never a traceback."""
+    try:
+        app(standalone_mode=True)
+    except InarchError as error:
+        errors.print(f"Error: {error.problem}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+        if error.remedy:
+            errors.print(error.remedy, highlight=False, markup=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        errors.print("Stopped. What was finished is kept; the same command goes on from there.")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Prefix activations: computed once for a frozen prefix, kept where that pays."""

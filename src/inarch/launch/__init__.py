@@ -1,0 +1,1 @@
+"""Running trials: here, on this machine."""

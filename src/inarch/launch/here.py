@@ -1,0 +1,178 @@
+"""Trials run on this machine, one after the other, each becoming a record as soon as it ends."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from inarch.errors import RunFolderError, TrainingError
+from inarch.features.store import PrefixStore
+from inarch.launch.cost import Speeds, seconds_of
+from inarch.methods import make_method
+from inarch.network.adapted import AdaptedNetwork
+from inarch.network.grafts import Configuration, Widths
+from inarch.network.stages import StagedNetwork
+from inarch.results.folder import RunFolder
+from inarch.results.ledger import Record
+from inarch.results.metrics import classification_metrics
+from inarch.search.space import FAILED, TRADITIONAL, Result
+from inarch.training.fit import Watch, predict, train
+from inarch.training.range_test import range_test
+from inarch.training.trial import TrainingSettings, Trial, digest
+
+TRIAL, RANGE, TEST = "trial", "range-test", "test"
+
+
+@final
+class Workbench:
+    """A source network, images and a run folder: everything that a trial needs.
+
+    The network's modules are shared by all trials; each starts from the source weights, which are kept here.
+    """
+
+    def __init__(self, staged: StagedNetwork, network: nn.Module, store: PrefixStore, folder: RunFolder) -> None:
+        self.staged = staged
+        self.store = store
+        self.folder = folder
+        self._network = network
+        self._source_weights = {name: value.clone() for name, value in network.state_dict().items()}
+        self.widths = Widths(
+            staged.stages[-2].output_shape[0], staged.stages[-1].output_shape[0], store.images.classes
+        )
+
+    def network(self, trial: Trial) -> AdaptedNetwork:
+        """The network of a trial before its first step."""
+        self._network.load_state_dict(self._source_weights)
+        adapted = AdaptedNetwork(self.staged, trial.configuration, self.widths, cut=trial.cut, seed=trial.seed)
+        return adapted.to(self.store.machine.device)
+
+    def run(self, trial: Trial, watch: Watch) -> Result:
+        """Trains and records; a trial that cannot be trained is recorded as failed with its reason."""
+        start = time.monotonic()
+        network, method = self.network(trial), make_method(trial.method)
+        arrays: dict[str, np.ndarray] = {}
+        try:
+            trained = train(network, trial, self.store, method, watch)
+        except TrainingError as error:
+            outcome: dict[str, Any] = {"status": "failed", "reason": str(error)}
+        else:
+            arrays["validation"] = trained.validation.astype(np.float32)
+            outcome = {
+                "status": "finished",
+                "validation": classification_metrics(trained.validation, self.store.images.labels["validation"]),
+                "epochs": [asdict(epoch) for epoch in trained.epochs],
+            }
+            self._save(trial, network)
+        seconds = time.monotonic() - start
+        record = Record(trial.key, TRIAL, trial.to_json(), outcome, arrays, seconds)
+        self.folder.ledger.add(record)
+        return result_of(trial, record)
+
+    def new_layer_rate(self, configuration: Configuration, settings: TrainingSettings, cut: int, seed: int) -> float:
+        """The rate that the range test finds for a configuration, at the cut where no old layer trains."""
+        subject = {"configuration": configuration.to_json(), "settings": asdict(settings), "cut": cut, "seed": seed}
+        key = f"{RANGE}-{digest(subject)}"
+        record = self.folder.ledger.get(key)
+        if record is None:
+            start = time.monotonic()
+            trial = Trial(configuration, cut, "fine-tuning", 0.0, 0.0, seed, settings)
+            found = range_test(self.network(trial), settings, seed, self.store)
+            record = Record(key, RANGE, subject, asdict(found), {}, time.monotonic() - start)
+            self.folder.ledger.add(record)
+        return float(record.outcome["chosen"])
+
+    def test(self, trial: Trial) -> np.ndarray:
+        """Probabilities [images, classes] on the test split of a finished trial, recorded once."""
+        key = f"{TEST}-{trial.key}"
+        record = self.folder.ledger.get(key)
+        if record is None:
+            start = time.monotonic()
+            probabilities = predict(self.restore(trial), self.store, "test").astype(np.float32)
+            record = Record(key, TEST, trial.to_json(), {}, {"test": probabilities}, time.monotonic() - start)
+            self.folder.ledger.add(record)
+        return record.arrays["test"]
+
+    def restore(self, trial: Trial) -> AdaptedNetwork:
+        """The trained network of a finished trial, from its checkpoint; without one it is trained again."""
+        network, file = self.network(trial), self._checkpoint(trial)
+        if file.exists():
+            network.load_state_dict(load_file(file), strict=False)
+        else:
+            train(network, trial, self.store, make_method(trial.method), Watch())
+        return network.eval()
+
+    def keep_checkpoints(self, trials: list[Trial]) -> None:
+        """Deletes the checkpoints of all other trials."""
+        kept = {self._checkpoint(trial).name for trial in trials}
+        for file in self.folder.checkpoints.iterdir():
+            if file.name not in kept:
+                file.unlink()
+
+    def _checkpoint(self, trial: Trial) -> Path:
+        return self.folder.checkpoints / f"{trial.key}.safetensors"
+
+    def _save(self, trial: Trial, network: AdaptedNetwork) -> None:
+        # The frozen prefix is the source network's and need not be written again.
+        state = {k: v.contiguous().cpu() for k, v in network.state_dict().items() if not k.startswith("prefix.")}
+        write_weights(self._checkpoint(trial), state)
+
+    def measure(self, settings: TrainingSettings) -> Speeds:
+        """Speeds of this network on this machine, over a few batches; no weight and no random state changes."""
+        images, batch = self.store.images, settings.batch_size
+        rows = images.rows["train"][: min(batch, len(images.rows["train"]))]
+        pixels = self.store.machine.place(images.views.training(rows, 0))
+        labels = torch.zeros(len(rows), dtype=torch.long, device=pixels.device)
+        network = self.network(Trial(TRADITIONAL, 0, "fine-tuning", 0.0, 0.0, 0, settings))
+
+        def step() -> None:
+            network.train()
+            with self.store.machine.autocast():
+                logits = network(pixels)
+            nn.functional.cross_entropy(logits.float(), labels).backward()
+            network.zero_grad(set_to_none=True)
+
+        def forward() -> Tensor:
+            network.eval()
+            with torch.no_grad(), self.store.machine.autocast():
+                return network(pixels)
+
+        with torch.random.fork_rng(devices=[]):
+            training = seconds_of(step) / len(rows)
+        return Speeds(
+            view=seconds_of(lambda: images.views.training(rows, 0)) / len(rows),
+            forward=seconds_of(forward) / len(rows),
+            training=training,
+            head=0.004,
+        )
+
+
+def write_weights(path: Path, state: dict[str, Tensor]) -> None:
+    """Writes safetensors beside and renames: the file is whole or not there."""
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        save_file(state, beside)
+        os.replace(beside, path)
+    except (OSError, SafetensorError) as error:  # safetensors wraps a full disk in an error of its own
+        beside.unlink(missing_ok=True)
+        raise RunFolderError(
+            f"Weights could not be written to {path.name} in {path.parent}: {error}.",
+            "Make room or choose another --out; nothing recorded before is lost, the same command goes on from there.",
+        ) from error
+
+
+def result_of(trial: Trial, record: Record) -> Result:
+    """What the search sees of a record."""
+    if record.outcome["status"] == "failed":
+        return Result(trial, FAILED, math.inf)
+    validation = record.outcome["validation"]
+    return Result(trial, validation["accuracy"], validation["log_loss"])

@@ -1,0 +1,123 @@
+"""What a user asks of a study, checked before any work: the same words as on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from inarch.errors import UsageError
+from inarch.methods import make_method
+from inarch.network.grafts import GRAFT_NAMES, Configuration, configurations
+from inarch.network.layers import HARMONISERS
+from inarch.network.stages import StagedNetwork
+from inarch.training.schedule import default_epochs
+from inarch.training.trial import PRECISIONS, TrainingSettings
+
+DEFAULT_HIDDEN = ((512,),)
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """Everything `fit` takes beside data, source and run folder.
+
+    cuts: indices or names of stages, `none` for index 0, or the one word `all`; empty: they are searched.
+    hidden: sizes of the layers that deepen appends, one tuple a variant. epochs: None follows the number of training
+    images. time_limit: seconds for this call, not part of the study. threads: None takes as many as there are.
+    """
+
+    grafts: tuple[str, ...] = GRAFT_NAMES
+    harmonise: tuple[str, ...] = ("none", "l2")
+    hidden: tuple[tuple[int, ...], ...] = DEFAULT_HIDDEN
+    cuts: tuple[str, ...] = ()
+    method: str = "fine-tuning"
+    seeds: int = 3
+    seed: int = 0
+    epochs: int | None = None
+    batch_size: int = 32
+    optimiser: str = "sgd"
+    label_smoothing: float = 0.1
+    balance: str = "none"
+    device: str = "auto"
+    precision: str = "fp32"
+    threads: int | None = None
+    max_pixels: int = 100_000_000
+    time_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.grafts or not self.harmonise:
+            raise UsageError("No graft or no way to harmonise is left to try.", "Name at least one of each.")
+        unknown = [h for h in self.harmonise if h not in HARMONISERS]
+        if unknown:
+            raise UsageError(f"--harmonise {unknown[0]} is not known.", f"Choose from: {', '.join(HARMONISERS)}.")
+        for sizes in self.hidden:
+            if not 1 <= len(sizes) <= 3 or min(sizes) < 1:
+                raise UsageError(f"--hidden {','.join(map(str, sizes))} is not one to three sizes above 0.", "Try 512.")
+        for name, low in (("seeds", 1), ("seed", 0), ("max_pixels", 1)):
+            if getattr(self, name) < low:
+                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)} is too small.", f"Least: {low}.")
+        if self.threads is not None and self.threads < 1:
+            raise UsageError(f"--threads {self.threads} is too small.", "Least: 1.")
+        if self.time_limit is not None and self.time_limit <= 0:
+            raise UsageError("--time-limit must be longer than nothing.", "Try 20m.")
+        if self.precision not in PRECISIONS:
+            raise UsageError(f"--precision {self.precision} is not known.", f"Choose from: {', '.join(PRECISIONS)}.")
+        make_method(self.method)
+        self.configurations()
+        self.settings(training_images=2)
+
+    def configurations(self) -> tuple[Configuration, ...]:
+        """Every configuration of the proposal."""
+        return configurations(self.grafts, self.harmonise, self.hidden)
+
+    def settings(self, training_images: int) -> TrainingSettings:
+        """What all trials share, for a data set of that size."""
+        return TrainingSettings(
+            epochs=default_epochs(training_images, self.batch_size) if self.epochs is None else self.epochs,
+            batch_size=self.batch_size,
+            optimiser=self.optimiser,
+            weight_decay=5e-4 if self.optimiser == "sgd" else 0.05,
+            label_smoothing=self.label_smoothing,
+            balance=self.balance,
+            precision=self.precision,
+        )
+
+    def identity(self) -> Mapping[str, Any]:
+        """What must stay the same when a run folder is used again; the time limit may change."""
+        left_out = ("time_limit", "threads", "device")
+        return {name: value for name, value in self.__dict__.items() if name not in left_out}
+
+
+def chosen_device(name: str) -> str:
+    """`auto` is the first accelerator that PyTorch offers, else the processor."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"--device {name} cannot be used: {str(error).splitlines()[0]}", "Try --device cpu.") from error
+    return name
+
+
+def cut_indices(cuts: tuple[str, ...], staged: StagedNetwork) -> tuple[int, ...] | None:
+    """Cuts by index, from indices and names; None where none are given and all are searched."""
+    if not cuts:
+        return None
+    names = {"none": 0} | {stage.name: stage.index for stage in staged.stages}
+    if "all" in cuts:
+        return tuple(range(len(staged.stages) + 1))
+    found = []
+    for cut in cuts:
+        if cut.isdecimal() and int(cut) <= len(staged.stages):
+            found.append(int(cut))
+        elif cut in names:
+            found.append(names[cut])
+        else:
+            raise UsageError(
+                f"--cuts {cut}: the network has no such stage.",
+                f"Give numbers from 0 to {len(staged.stages)} or names: {', '.join(names)}.",
+            )
+    return tuple(sorted(set(found)))

@@ -1,0 +1,213 @@
+"""From records to `results.json`: the choice, its test, the comparisons, and what they say in plain words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, final
+
+import numpy as np
+
+from inarch.data import DataSet
+from inarch.network.grafts import graft_class
+from inarch.network.stages import StagedNetwork
+from inarch.results.metrics import classification_metrics
+from inarch.results.statistics import accuracy_interval, holm, paired_difference
+from inarch.search.choice import Candidate, best_candidate, candidate, choose, roles
+from inarch.search.rounds import History, track_results
+from inarch.search.space import Space
+from inarch.training.trial import Trial
+
+FORMAT = 1
+BASELINES = ("traditional", "linear_probe", "replace_best_cut")
+SMALL_VALIDATION = 1000
+
+
+@final
+class Outcome:
+    """What a study found. `probabilities` gives those [images, classes] of a trained trial on the test split."""
+
+    def __init__(
+        self, space: Space, history: History, staged: StagedNetwork, dataset: DataSet, test_labels: np.ndarray,
+        probabilities: Callable[[Trial], np.ndarray],
+    ) -> None:  # fmt: skip
+        self._space, self._history, self._staged = space, history, staged
+        self._dataset, self._labels, self._probabilities = dataset, test_labels, probabilities
+        chosen = choose(space, history)
+        assert chosen is not None, "a study ends with at least one finished trial of its proposal"
+        self.chosen = chosen
+        self._roles = {role: candidate(space, history, trial) for role, trial in roles(space, history).items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything that equal studies share; the caller adds source, cost and what was left out."""
+        kept = self._kept_layer()
+        return {
+            "format": FORMAT,
+            "sentence": self._sentence(kept),
+            "dataset": self._dataset_json(),
+            "chosen": self._chosen_json(),
+            "curve": self._curve(),
+            "test": self._test(),
+            "kept_layer": kept,
+            "paired": self._paired(),
+            "validation_standard_error": self._validation_standard_error(),
+        }
+
+    def cut_json(self, cut: int) -> dict[str, Any]:
+        return {"index": cut, "name": self._staged.stages[cut - 1].name if cut else "none"}
+
+    def _place(self, found: Candidate) -> dict[str, Any]:
+        return found.trial.configuration.to_json() | {"cut": self.cut_json(found.trial.cut)}
+
+    def _dataset_json(self) -> dict[str, Any]:
+        data = self._dataset
+        return {
+            "classes": list(data.classes),
+            "counts": {split: len(data.split(split)) for split in ("train", "validation", "test")},
+            "made_splits": list(data.made),
+            "digest": data.digest,
+            "set_aside": [{"path": s.path, "reason": s.reason} for s in data.set_aside],
+            "warnings": list(data.warnings),
+        }
+
+    def _chosen_json(self) -> dict[str, Any]:
+        trial = self.chosen.trial
+        return self._place(self.chosen) | {
+            "method": trial.method,
+            "learning_rate": trial.learning_rate,
+            "new_layer_learning_rate": trial.new_layer_learning_rate,
+            "seeds": self._seeds(self.chosen),
+            "confirmed": self.chosen.confirmed,
+            "validation_accuracy": self.chosen.accuracy,
+        }
+
+    def _seeds(self, found: Candidate) -> list[int]:
+        return [r.trial.seed for r in found.results]
+
+    def _curve(self) -> list[dict[str, Any]]:
+        """The best of each track at each tried cut, as the search saw it with its own seed."""
+        rows = []
+        for track in self._space.tracks:
+            results = track_results(track, self._space, self._history)
+            for cut in sorted({r.trial.cut for r in results}):
+                best = max((r for r in results if r.trial.cut == cut), key=lambda r: r.merit)
+                rows.append(
+                    track.configuration.to_json()
+                    | {
+                        "method": track.method,
+                        "cut": self.cut_json(cut),
+                        "validation_accuracy": best.accuracy,
+                        "learning_rate": best.trial.learning_rate,
+                        "new_layer_learning_rate": best.trial.new_layer_learning_rate,
+                        "seeds": [best.trial.seed],
+                    }
+                )
+        return rows
+
+    def _test(self) -> dict[str, Any]:
+        found = {"chosen": self._tested(self.chosen)}
+        first = Candidate(self.chosen.trial, self.chosen.results[:1], self.chosen.confirmed)
+        found["model"] = self._tested(first)
+        return found | {role: self._tested(c) for role, c in self._roles.items()}
+
+    def _tested(self, found: Candidate) -> dict[str, Any]:
+        metrics = [classification_metrics(self._probabilities(r.trial), self._labels) for r in found.results]
+        interval = accuracy_interval(self._correct(found))
+        mean = {
+            name: None if metrics[0][name] is None else float(np.mean([m[name] for m in metrics]))
+            for name in ("accuracy", "balanced_accuracy", "macro_f1", "top5", "log_loss", "calibration_error")
+        }
+        return mean | {
+            "interval95": [interval.low, interval.high],
+            "interval_of": interval.of,
+            "seeds": self._seeds(found),
+            "confirmed": found.confirmed,
+            **self._place(found),
+            "method": found.trial.method,
+        }
+
+    def _correct(self, found: Candidate) -> np.ndarray:
+        """Booleans [seeds, test images]."""
+        return np.stack([self._probabilities(r.trial).argmax(axis=1) == self._labels for r in found.results])
+
+    def _paired(self) -> list[dict[str, Any]]:
+        rows = []
+        for role in BASELINES:
+            other = self._roles.get(role)
+            if other is None or other.trial.key == self.chosen.trial.key:
+                continue
+            pair = paired_difference(self._correct(self.chosen), self._correct(other))
+            rows.append(
+                {
+                    "against": role,
+                    "difference": pair.difference,
+                    "interval95": list(pair.interval95),
+                    "p": pair.p,
+                    "of": pair.of,
+                }
+            )
+        for row, corrected in zip(rows, holm([row["p"] for row in rows]), strict=True):
+            row["p_holm"] = corrected
+        return rows
+
+    def _kept_layer(self) -> dict[str, Any]:
+        """The best that keeps the layer against the best that replaces it, each picked by validation."""
+        kept, replaced = (
+            best_candidate(
+                self._space,
+                self._history,
+                [c.trial for c in self._roles.values() if graft_class(c.trial.configuration.graft).keeps_layer is keeps],
+            )
+            for keeps in (True, False)
+        )
+        if kept is None or replaced is None:
+            missing = "keeps" if kept is None else "replaces"
+            return {"kept": None, "replaced": None, "reason": f"No configuration that {missing} the layer was tried."}
+        pair = paired_difference(self._correct(kept), self._correct(replaced))
+        return {
+            "kept": self._place(kept),
+            "replaced": self._place(replaced),
+            "difference": pair.difference,
+            "interval95": list(pair.interval95),
+            "p": pair.p,
+            "of": pair.of,
+            "sentence": kept_sentence(pair.difference, pair.interval95, pair.of),
+        }
+
+    def _validation_standard_error(self) -> float:
+        images = len(self._dataset.validation)
+        accuracy = self.chosen.accuracy
+        return math.sqrt(max(accuracy * (1 - accuracy), 1 / (4 * images)) / images)
+
+    def _sentence(self, kept: dict[str, Any]) -> str:
+        accuracy = float(self._correct(self.chosen).mean())
+        interval = accuracy_interval(self._correct(self.chosen))
+        cut = self.chosen.trial.cut
+        frozen = f"the first {cut} stages frozen (up to {self.cut_json(cut)['name']})" if cut else "nothing frozen"
+        text = (
+            f"Chosen: {self.chosen.trial.configuration} with {frozen}; it is right on {percent(accuracy)} of the "
+            f"{len(self._labels)} test images (95 % interval {percent(interval.low)} to {percent(interval.high)}). "
+        )
+        text += kept.get("sentence") or kept["reason"]
+        images = len(self._dataset.validation)
+        if images < SMALL_VALIDATION:
+            text += (
+                f" The choice was made on {images} validation images, where an accuracy has a standard error of "
+                f"{100 * self._validation_standard_error():.1f} points: smaller differences between candidates are chance."
+            )
+        return text
+
+
+def kept_sentence(difference: float, interval: tuple[float, float], of: str) -> str:
+    """What came out for the classification layer, in plain words."""
+    low, high = interval
+    size = f"{100 * difference:+.1f} points of test accuracy (95 % interval {100 * low:+.1f} to {100 * high:+.1f}, over {of})"
+    if low > 0:
+        return f"Keeping the classification layer helped here: {size} against replacing it."
+    if high < 0:
+        return f"Keeping the classification layer did not help here, it cost: {size} against replacing it."
+    return f"Keeping the classification layer did not help here measurably: {size} against replacing it."
+
+
+def percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f} %"

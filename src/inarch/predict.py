@@ -1,0 +1,131 @@
+"""Classify images with an adapted network, or with any source network on its own classes."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import torch
+
+from inarch.data import MAX_PIXELS, evaluation_batch, read_image, resize_to_cover
+from inarch.data.images import looks_like_image
+from inarch.errors import DataError, InarchError, UsageError
+from inarch.features.store import Machine
+from inarch.network.source import Source, load_source
+from inarch.options import chosen_device
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image: the most probable classes with their probabilities, best first, or why it could not be read."""
+
+    path: str
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    error: str | None = None
+
+
+@final
+class Model:
+    """An image classifier with the names of its classes and the input it wants."""
+
+    def __init__(self, source: Source, machine: Machine) -> None:
+        self.classes = source.classes
+        self.input = source.input
+        self._machine = machine
+        self._network = source.network.eval().to(machine.device, memory_format=torch.channels_last)
+
+    def predict(
+        self,
+        paths: Iterable[Path | str],
+        *,
+        top: int = 1,
+        batch_size: int = 32,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> list[Prediction]:
+        """Classifies image files, and all images in folders, in the order given; unreadable ones carry an error."""
+        if top < 1 or batch_size < 1:
+            raise UsageError(f"top is {top} and batch_size {batch_size}.", "Give at least 1.")
+        files = list(_files(Path(path) for path in paths))
+        if not files:
+            raise DataError("There is no image in what was named.", "Name images, or folders that hold some.")
+        found: list[Prediction] = []
+        with ThreadPoolExecutor(max_workers=2) as readers:
+            for start in range(0, len(files), batch_size):
+                batch = files[start : start + batch_size]
+                found += self._classify(batch, list(readers.map(self._read, batch)), min(top, len(self.classes)))
+                progress(len(found), len(files))
+        return found
+
+    def _read(self, file: Path) -> np.ndarray | str:
+        try:
+            image = read_image(file, MAX_PIXELS)
+        except InarchError as error:
+            return str(error)
+        height, width = round(self.input.height / self.input.crop_pct), round(self.input.width / self.input.crop_pct)
+        return resize_to_cover(image, height, width, self.input.interpolation)
+
+    def _classify(self, files: Sequence[Path], images: Sequence[np.ndarray | str], top: int) -> list[Prediction]:
+        usable = [image for image in images if not isinstance(image, str)]
+        rows: Iterator[tuple[list[float], list[int]]] = iter(())
+        if usable:
+            pixels = self._machine.place(evaluation_batch(usable, self.input))
+            with torch.no_grad(), self._machine.autocast():
+                probabilities = self._network(pixels).float().softmax(dim=1)
+            best = probabilities.topk(top, dim=1)
+            rows = iter(zip(best.values.tolist(), best.indices.tolist(), strict=True))
+        found = []
+        for file, image in zip(files, images, strict=True):
+            if isinstance(image, str):
+                found.append(Prediction(str(file), (), (), image))
+            else:
+                values, indices = next(rows)
+                found.append(Prediction(str(file), tuple(self.classes[i] for i in indices), tuple(values)))
+        return found
+
+
+def load(
+    folder: Path | str, *, device: str = "auto", announce: Callable[[str], None] = lambda text: None
+) -> Model:
+    """The model in a run folder or a model folder."""
+    return Model(load_source(str(folder), announce=announce), Machine(chosen_device(device)))
+
+
+def write_csv(predictions: Sequence[Prediction], out: Path | None) -> None:
+    """One line an image: path, class and probability, for each of the top classes, and the error if there was one."""
+    top = max((len(p.classes) for p in predictions), default=0)
+    columns = [f"{name}_{rank}" for rank in range(1, top + 1) for name in ("class", "probability")]
+    rows: list[list[str]] = [["path", *columns, "error"]]
+    for p in predictions:
+        cells = [cell for name, value in zip(p.classes, p.probabilities, strict=True) for cell in (name, f"{value:.6f}")]
+        rows.append([p.path, *cells, *[""] * (2 * (top - len(p.classes))), p.error or ""])
+    if out is None:
+        csv.writer(sys.stdout).writerows(rows)
+        return
+    try:
+        with out.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
+            csv.writer(stream).writerows(rows)
+    except OSError as error:
+        raise UsageError(f"{out} cannot be written: {error.strerror}.", "Choose another --out.") from error
+
+
+def _files(paths: Iterable[Path]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            yield from sorted(
+                file
+                for file in path.rglob("*")
+                if file.is_file() and looks_like_image(file) and not _hidden(file.relative_to(path))
+            )
+        else:
+            yield path
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)

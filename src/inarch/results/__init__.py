@@ -1,0 +1,1 @@
+"""What came out of the trials: ledger, run folder, metrics, intervals, paired tests. Never imports PyTorch."""

@@ -1,0 +1,107 @@
+"""What a study chooses, and what it compares the choice with.
+
+Candidates are found by the search's one seed; each is then trained again with seeds of its own, and the choice is made
+among those, so that a lucky search result cannot flatter itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import fmean
+
+from inarch.network.grafts import graft_class
+from inarch.search.rounds import History, linear_probes, track_results, traditional_grid, with_seed
+from inarch.search.space import Result, Space, Track
+from inarch.training.trial import Trial
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trial worth confirming. results: its finished confirmations in order of seed, else the search's own."""
+
+    trial: Trial
+    results: tuple[Result, ...]
+    confirmed: bool
+
+    @property
+    def accuracy(self) -> float:
+        return fmean(r.accuracy for r in self.results)
+
+    def merit(self, seeds: int) -> tuple[float, float, int]:
+        """Higher is better, over the first `seeds` results: mean accuracy, then lower log loss, then the deeper cut."""
+        first = self.results[:seeds]
+        return fmean(r.accuracy for r in first), -fmean(r.log_loss for r in first), self.trial.cut
+
+
+def confirmations(space: Space, trial: Trial) -> list[Trial]:
+    """The trial again with every confirmation seed; none of them is the search's."""
+    return [with_seed(trial, space.seed + number) for number in range(1, space.seeds + 1)]
+
+
+def best_of_graft(space: Space, history: History) -> dict[str, Trial]:
+    """The best trial that the search found for each graft of the proposal."""
+    return {
+        graft: best
+        for graft in dict.fromkeys(track.configuration.graft for track in space.proposal)
+        if (best := _best([t for t in space.proposal if t.configuration.graft == graft], space, history))
+    }
+
+
+def roles(space: Space, history: History) -> dict[str, Trial]:
+    """The trials that a report speaks of, by role, but for the choice itself; roles without a finished trial are absent."""
+    found = {f"{graft}_best_cut": trial for graft, trial in best_of_graft(space, history).items()}
+    replacing = [t for t in space.tracks if not graft_class(t.configuration.graft).keeps_layer]
+    for role, trial in (
+        ("replace_best_cut", _best(replacing, space, history)),
+        ("traditional", _best_trial(traditional_grid(space), history)),
+        ("linear_probe", _best_trial(linear_probes(space), history)),
+    ):
+        if trial is not None:
+            found[role] = trial
+    return found
+
+
+def candidate(space: Space, history: History, trial: Trial) -> Candidate:
+    """The trial with what confirmed it so far."""
+    found = [r for t in confirmations(space, trial) if (r := history.get(t.key)) and r.accuracy >= 0]
+    return Candidate(trial, tuple(found) or (history[trial.key],), bool(found))
+
+
+def best_candidate(space: Space, history: History, trials: list[Trial]) -> Candidate | None:
+    """The best by validation: among confirmed ones, over as many seeds as all of them have; else by the search alone."""
+    candidates = [candidate(space, history, trial) for trial in trials]
+    pool = [c for c in candidates if c.confirmed] or candidates
+    if not pool:
+        return None
+    common = min(len(c.results) for c in pool)
+    return max(pool, key=lambda c: c.merit(common))
+
+
+def choose(space: Space, history: History) -> Candidate | None:
+    """The choice: the best confirmed candidate among the best of each graft of the proposal."""
+    return best_candidate(space, history, list(best_of_graft(space, history).values()))
+
+
+def to_confirm(space: Space, history: History) -> Iterator[Trial]:
+    """Confirmations that are not done, seed by seed; within a seed the most promising first, and the baselines early."""
+    found = roles(space, history)
+    promising = sorted(best_of_graft(space, history).values(), key=lambda t: history[t.key].merit, reverse=True)
+    baselines = [found[role] for role in ("traditional", "linear_probe") if role in found]
+    order = [*promising[:1], *baselines, *promising[1:], *found.values()]
+    distinct = list({trial.key: trial for trial in order}.values())
+    for number in range(space.seeds):
+        for trial in distinct:
+            again = confirmations(space, trial)[number]
+            if again.key not in history:
+                yield again
+
+
+def _best(tracks: list[Track], space: Space, history: History) -> Trial | None:
+    results = [r for track in tracks for r in track_results(track, space, history)]
+    return max(results, key=lambda r: r.merit).trial if results else None
+
+
+def _best_trial(trials: list[Trial], history: History) -> Trial | None:
+    results = [r for t in trials if (r := history.get(t.key)) and r.accuracy >= 0]
+    return max(results, key=lambda r: r.merit).trial if results else None

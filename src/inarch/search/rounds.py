@@ -1,0 +1,163 @@
+"""Layer-wise search in rounds: each round is a list of trials that follows from the results so far.
+
+    probes       every track at its deepest cut, where only new layers train; the linear probe's rates
+    traditional  one traditional fine-tuning of all layers
+    coarse       every track at a few cuts over the whole depth, old layers at a tenth of the new layers' rate
+    rates        the other ratios of old to new rate, at each track's best cut; the same for the traditional one
+    finer        cuts half-way between a track's best cut and its tried neighbours, until the neighbours are tried;
+                 the traditional one's further rates
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from inarch.search.space import MULTIPLES, PROBE_MULTIPLES, RATIOS, Result, Space, Track
+from inarch.training.trial import Trial
+
+History = Mapping[str, Result]
+"""Results by the key of their trial."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """A name for the progress line, and trials that are still to do, in order."""
+
+    name: str
+    trials: tuple[Trial, ...]
+
+
+def next_round(space: Space, history: History, left_out: frozenset[str] = frozenset()) -> Round | None:
+    """The first round with trials that are neither done nor left out (keys of trials), or None when all is searched."""
+    rounds: tuple[tuple[str, Callable[[Space, History], Iterator[Trial]]], ...] = (
+        ("probes", probes), ("traditional", traditional), ("coarse cuts", coarse), ("rates", rates), ("finer cuts", finer),
+    )  # fmt: skip
+    for name, make in rounds:
+        wanted = {trial.key: trial for trial in make(space, history)}
+        pending = tuple(trial for key, trial in wanted.items() if key not in history and key not in left_out)
+        if pending:
+            return Round(name, pending)
+    return None
+
+
+def probes(space: Space, history: History) -> Iterator[Trial]:
+    yield linear_probes(space)[0]
+    for track in space.tracks:
+        yield space.trial(track, space.cuts(track)[-1])
+    yield from linear_probes(space)
+
+
+def traditional(space: Space, history: History) -> Iterator[Trial]:
+    yield space.trial(space.baseline, 0)
+
+
+def coarse(space: Space, history: History) -> Iterator[Trial]:
+    # Depth by depth rather than track by track: a study that is cut short has compared all tracks alike.
+    ladders = [[(track, cut) for cut in space.coarse_cuts(track)] for track in ordered_tracks(space, history)]
+    for depth in range(max(map(len, ladders))):
+        for ladder in ladders:
+            if depth < len(ladder):
+                yield space.trial(*ladder[depth])
+
+
+def rates(space: Space, history: History) -> Iterator[Trial]:
+    for ratio in RATIOS[1:]:
+        yield space.trial(space.baseline, 0, ratio=ratio)
+        for track in ordered_tracks(space, history):
+            cut = best_trained_cut(space, track, history)
+            if cut is not None:
+                yield space.trial(track, cut, ratio=ratio)
+
+
+def finer(space: Space, history: History) -> Iterator[Trial]:
+    for track in ordered_tracks(space, history):
+        if track.cuts is None and not space.exhaustive:
+            ratio = best_ratio(space, track, history)
+            yield from (space.trial(track, cut, ratio=ratio) for cut in neighbours(space, track, history))
+    yield from traditional_grid(space)
+
+
+def linear_probes(space: Space) -> list[Trial]:
+    """Replace without harmonising, only the new classifier trained, at several rates."""
+    deepest = space.deepest(space.baseline.configuration)
+    return [space.trial(space.baseline, deepest, multiple=multiple) for multiple in PROBE_MULTIPLES]
+
+
+def traditional_grid(space: Space) -> list[Trial]:
+    """Traditional fine-tuning of all layers at every pair of rates: about as many trials as one track gets."""
+    return [space.trial(space.baseline, 0, ratio=ratio, multiple=m) for m in MULTIPLES for ratio in RATIOS]
+
+
+def track_results(track: Track, space: Space, history: History) -> list[Result]:
+    """Finished trials of the search that belong to a track, at cuts that it may stand at."""
+    cuts = space.cuts(track)
+    return [
+        r for r in history.values()
+        if (r.trial.configuration, r.trial.method) == (track.configuration, track.method)
+        and r.trial.seed == space.seed and r.trial.cut in cuts and r.accuracy >= 0
+    ]  # fmt: skip
+
+
+def ordered_tracks(space: Space, history: History) -> list[Track]:
+    """Tracks in the order in which time is spent on them: of every graft first the one that probed best."""
+
+    def probe(track: Track) -> float:
+        result = history.get(space.trial(track, space.cuts(track)[-1]).key)
+        return result.accuracy if result else -1.0
+
+    best_first = sorted(space.tracks, key=probe, reverse=True)
+    rank: dict[str, int] = {}
+    place: dict[Track, int] = {}
+    for track in best_first:
+        graft = track.configuration.graft
+        place[track] = rank[graft] = rank.get(graft, -1) + 1
+    return sorted(space.tracks, key=lambda track: place[track])
+
+
+def best_trained_cut(space: Space, track: Track, history: History) -> int | None:
+    """The best cut, at the first ratio, at which old layers train; None where there is none."""
+    deepest = space.deepest(track.configuration)
+    found = [
+        result for cut in space.coarse_cuts(track) if cut < deepest
+        and (result := history.get(space.trial(track, cut).key)) and result.accuracy >= 0
+    ]  # fmt: skip
+    return max(found, key=lambda r: r.merit).trial.cut if found else None
+
+
+def best_ratio(space: Space, track: Track, history: History) -> float:
+    """The ratio that did best at the best trained cut."""
+    cut = best_trained_cut(space, track, history)
+    if cut is None:
+        return RATIOS[0]
+    found = [
+        (result.merit, ratio) for ratio in RATIOS
+        if (result := history.get(space.trial(track, cut, ratio=ratio).key))
+    ]  # fmt: skip
+    return max(found, key=lambda pair: pair[0])[1] if found else RATIOS[0]
+
+
+def neighbours(space: Space, track: Track, history: History) -> list[int]:
+    """Cuts half-way between the best cut and the nearest tried ones on either side."""
+    results = track_results(track, space, history)
+    if not results:
+        return []
+    best = max(results, key=lambda r: r.merit).trial.cut
+    tried = {r.trial.cut for r in results}
+    below = [k for k in tried if k < best]
+    above = [k for k in tried if k > best]
+    halves = [(best + max(below)) // 2] if below else []
+    halves += [(best + min(above) + 1) // 2] if above else []
+    return [k for k in halves if k not in tried]
+
+
+def expected_trials(space: Space) -> list[Trial]:
+    """The trials of a search in which every result is the same: what a study is likely to run, for its estimate."""
+    history: dict[str, Result] = {}
+    while (found := next_round(space, history)) is not None:
+        history |= {trial.key: Result(trial, 0.5, 1.0) for trial in found.trials}
+    return [result.trial for result in history.values()]
+
+
+def with_seed(trial: Trial, seed: int) -> Trial:
+    return replace(trial, seed=seed)

@@ -1,0 +1,94 @@
+"""What a study may try: tracks, each a configuration with the cuts it may stand at, and the rates to search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from inarch.network.grafts import Configuration, graft_class
+from inarch.training.trial import TrainingSettings, Trial
+
+# Ratios of the old layers' rate to the new layers' rate. The first is that of "Growing a Brain" (arXiv 1907.07844),
+# where new layers learn ten times as fast; every configuration gets the same grid.
+RATIOS = (0.1, 0.01, 1.0)
+# Multiples of the rate found by the range test, for the baselines that have no cuts to search.
+MULTIPLES = (1.0, 1 / 3, 3.0)
+PROBE_MULTIPLES = (1.0, 1 / 3, 3.0, 1 / 10, 10.0)
+
+TRADITIONAL = Configuration("replace", "none")
+
+
+@dataclass(frozen=True)
+class Track:
+    """A configuration trained by a method. cuts: those it is restricted to, or none for a search over all of them."""
+
+    configuration: Configuration
+    method: str
+    cuts: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the search sees of a finished trial: validation accuracy and log loss; a failed one has accuracy -1."""
+
+    trial: Trial
+    accuracy: float
+    log_loss: float
+
+    @property
+    def merit(self) -> tuple[float, float, int]:
+        """Higher is better: accuracy, then lower log loss, then the deeper cut."""
+        return self.accuracy, -self.log_loss, self.trial.cut
+
+
+FAILED = -1.0
+
+
+@dataclass(frozen=True)
+class Space:
+    """Everything that fixes the trials of a study, apart from what they find.
+
+    stages: of the source network, the classification layer last. proposal: tracks that may be chosen. rates: of new
+    layers for each configuration, from its range test. exhaustive: every cut instead of a search.
+    """
+
+    stages: int
+    proposal: tuple[Track, ...]
+    settings: TrainingSettings
+    rates: Mapping[Configuration, float]
+    seed: int = 0
+    seeds: int = 3
+    exhaustive: bool = False
+
+    @property
+    def baseline(self) -> Track:
+        """Replace without harmonising over every cut: traditional fine-tuning and the linear probe are two of them."""
+        return Track(TRADITIONAL, "fine-tuning")
+
+    @property
+    def tracks(self) -> tuple[Track, ...]:
+        """The proposal, and the baseline where the proposal does not hold it already."""
+        return self.proposal if self.baseline in self.proposal else (*self.proposal, self.baseline)
+
+    def deepest(self, configuration: Configuration) -> int:
+        """The cut at which no old layer trains."""
+        return self.stages if graft_class(configuration.graft).keeps_layer else self.stages - 1
+
+    def cuts(self, track: Track) -> tuple[int, ...]:
+        """Every cut that the track may stand at, ascending."""
+        every = range(self.deepest(track.configuration) + 1)
+        return tuple(every) if track.cuts is None else tuple(k for k in every if k in track.cuts)
+
+    def coarse_cuts(self, track: Track) -> tuple[int, ...]:
+        """The cuts that are looked at first, deepest (cheapest) first; all of them where the track is restricted."""
+        cuts = self.cuts(track)
+        if track.cuts is not None or self.exhaustive:
+            return cuts[::-1]
+        deepest = cuts[-1]
+        return tuple(sorted({round(deepest * quarter / 4) for quarter in range(5)}, reverse=True))
+
+    def trial(self, track: Track, cut: int, *, ratio: float = RATIOS[0], multiple: float = 1.0) -> Trial:
+        """The search's trial of a track at a cut; where no old layer trains the ratio means nothing and is left out."""
+        new = float(f"{self.rates[track.configuration] * multiple:.6g}")
+        old = float(f"{new * ratio:.6g}") if cut < self.deepest(track.configuration) else 0.0
+        return Trial(track.configuration, cut, track.method, old, new, self.seed, self.settings)

@@ -1,0 +1,333 @@
+"""The story of a study: from a folder of labelled images and a source network to an adapted network with evidence.
+
+Readable from `fit` downwards: what is opened, what is searched, what is confirmed, what is written.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, final
+
+import torch
+
+from inarch.data import DataSet, PixelSize, Views, open_dataset
+from inarch.errors import DataError, UsageError
+from inarch.features.store import Images, Machine, PrefixStore
+from inarch.launch.cost import CostModel
+from inarch.launch.here import RANGE, TRIAL, Workbench, result_of
+from inarch.launch.progress import Progress, Standing
+from inarch.model import write_model
+from inarch.network.source import Source, SourceOptions, load_source
+from inarch.network.stages import StagedNetwork
+from inarch.options import StudyOptions, chosen_device, cut_indices
+from inarch.outcome import Outcome
+from inarch.report import write_report
+from inarch.results.folder import RunFolder
+from inarch.search.choice import best_of_graft, choose, confirmations, roles, to_confirm
+from inarch.search.rounds import expected_trials, linear_probes, next_round, with_seed
+from inarch.search.space import Result, Space, Track
+from inarch.training.fit import OutOfTimeError, Watch
+from inarch.training.trial import TrainingSettings, Trial
+
+# Reading checkpoints, writing the report and whatever the estimates miss.
+CLOSING_SECONDS = 12.0
+
+
+def fit(
+    data: Path,
+    source: str,
+    out: Path,
+    options: StudyOptions = StudyOptions(),
+    source_options: SourceOptions = SourceOptions(),
+    progress: Progress = Progress(),
+) -> dict[str, Any]:
+    """Runs or continues the study of a data set and returns what `results.json` holds.
+
+    Errors that a user can cause are `InarchError`s; what was computed before one stays in the run folder.
+    """
+    clock = Clock(options.time_limit)
+    with RunFolder(out) as folder:
+        machine = recorded_machine(folder, options)
+        loaded = load_source(source, source_options, announce=progress.announce)
+        staged = loaded.stage()
+        dataset = open_images(data, loaded, options, folder, progress)
+        settings = options.settings(len(dataset.train))
+        folder.require_identity(
+            {
+                "source": loaded.name, "source digest": loaded.digest, "data digest": dataset.digest,
+                "image size": [loaded.input.height, loaded.input.width], **options.identity(), "epochs": settings.epochs,
+            }
+        )  # fmt: skip
+        store = PrefixStore(staged, as_images(dataset, loaded, settings), machine, epochs=settings.epochs)
+        study = Study(Workbench(staged, loaded.network, store, folder), options, settings, clock, progress)
+        study.search()
+        study.confirm()
+        return study.close(dataset, loaded)
+
+
+@final
+@dataclass
+class Clock:
+    """Time since the call began, against its limit in seconds (None: no limit)."""
+
+    limit: float | None
+    start: float = field(default_factory=time.monotonic)
+
+    def left(self) -> float:
+        return math.inf if self.limit is None else self.start + self.limit - time.monotonic()
+
+    def deadline(self, reserve: float) -> float:
+        """When work must stop (monotonic) so that `reserve` seconds are left."""
+        return math.inf if self.limit is None else self.start + self.limit - reserve
+
+    def passed(self) -> float:
+        return time.monotonic() - self.start
+
+
+@final
+class Study:
+    """Runs trials in the order that the search proposes, as far as the clock allows."""
+
+    def __init__(
+        self, bench: Workbench, options: StudyOptions, settings: TrainingSettings, clock: Clock, progress: Progress
+    ) -> None:
+        self._bench, self._clock, self._progress, self._settings = bench, clock, progress, settings
+        self._left_out: dict[str, str] = {}
+        self._trained = 0
+        self._costs = CostModel(bench.staged, bench.store, bench.measure(settings))
+        self.space = self._space(options)
+        self.history: dict[str, Result] = {
+            trial.key: result_of(trial, record)
+            for record in bench.folder.ledger.records(TRIAL)
+            if (trial := Trial.from_json(record.subject))
+        }
+        self._announce()
+
+    def _space(self, options: StudyOptions) -> Space:
+        """Every track with the rate of its new layers, from range tests that are recorded."""
+        cuts = cut_indices(options.cuts, self._bench.staged)
+        proposal = tuple(Track(c, options.method, cuts) for c in options.configurations())
+        space = Space(len(self._bench.staged.stages), proposal, self._settings, {}, options.seed, options.seeds)
+        for track in proposal:
+            if not space.cuts(track):
+                raise UsageError(
+                    f"--cuts {','.join(options.cuts)} leaves no cut for {track.configuration}.",
+                    f"It can be cut from 0 to {space.deepest(track.configuration)}.",
+                )
+        rates = {}
+        for number, track in enumerate(space.tracks, start=1):
+            deepest = space.deepest(track.configuration)
+            self._progress.note(f"Learning rate of new layers: range test {number} of {len(space.tracks)}.")
+            rates[track.configuration] = self._bench.new_layer_rate(
+                track.configuration, self._settings, deepest, options.seed
+            )
+        return Space(space.stages, proposal, self._settings, rates, options.seed, options.seeds)
+
+    def _announce(self) -> None:
+        """Says how long the study will take, or that the limit is too short for it."""
+        if self._clock.limit is None:
+            hours = self._seconds_to_come() / 3600
+            self._progress.announce(f"About {len(self._to_come())} trials, {duration(hours * 3600)} as estimated.")
+            return
+        least = self._clock.passed() + sum(map(self._costs.seconds, self._missing())) + self._closing()
+        if least > self._clock.limit:
+            raise UsageError(
+                f"--time-limit {duration(self._clock.limit)} is too short: traditional fine-tuning, the linear probe "
+                f"and their test need at least {duration(least * 1.1)} on this machine.",
+                "Give that much, or fewer --epochs, or a smaller --image-size; what was computed so far is kept.",
+            )
+
+    def _missing(self) -> list[Trial]:
+        """What must be there whatever the limit: one linear probe, one traditional run, one trial of the proposal."""
+        space = self.space
+        wanted = [linear_probes(space)[0], space.trial(space.baseline, 0)]
+        if not best_of_graft(space, self.history):
+            wanted.append(space.trial(space.proposal[0], space.cuts(space.proposal[0])[-1]))
+        return [trial for trial in {t.key: t for t in wanted}.values() if trial.key not in self.history]
+
+    def _closing(self) -> float:
+        """Seconds for testing one seed of each role, and for writing."""
+        tests = len(self._bench.store.images.rows["test"]) * self._costs.speeds.forward
+        return CLOSING_SECONDS + 1.3 * tests * (2 + len(roles(self.space, self.history)))
+
+    def _confirming(self) -> float:
+        """Seconds for one confirmation of the most promising candidate and of the two baselines."""
+        first = list(to_confirm(self.space, self.history))[:3]
+        return sum(map(self._costs.seconds, first))
+
+    def search(self) -> None:
+        """Round after round, until all is searched or nothing more fits into the time."""
+        while (found := next_round(self.space, self.history, frozenset(self._left_out))) is not None:
+            fitting = next((trial for trial in found.trials if self._fits(trial)), None)
+            if fitting is None:
+                self._left_out |= {trial.key: f"{found.name}: {describe(trial)}" for trial in found.trials}
+                continue
+            self._run(fitting, found.name)
+
+    def _fits(self, trial: Trial) -> bool:
+        missing = self._missing()
+        if trial.key in {t.key for t in missing}:
+            return True
+        reserve = self._closing() + sum(map(self._costs.seconds, missing)) + self._confirming()
+        return self._clock.left() > reserve + self._costs.seconds(trial)
+
+    def confirm(self) -> None:
+        """Trains the best of each graft and the baselines again, seed by seed, as far as time allows."""
+        while True:
+            pending = [t for t in to_confirm(self.space, self.history) if t.key not in self._left_out]
+            if not pending:
+                return
+            trial = pending[0]
+            if self._clock.left() > self._closing() + self._costs.seconds(trial):
+                self._run(trial, "confirmation")
+            else:
+                self._left_out[trial.key] = f"confirmation with seed {trial.seed}: {describe(trial)}"
+
+    def _run(self, trial: Trial, name: str) -> None:
+        finished = [r.accuracy for r in self.history.values() if r.accuracy >= 0]
+        standing = Standing(
+            len(self.history), len(self.history) + len(self._to_come()), max(finished, default=None),
+            min(self._seconds_to_come(), self._clock.left()),
+        )  # fmt: skip
+        self._progress.trial(f"{name}: {describe(trial)}", standing)
+        before = self._costs.raw(trial)
+        start = time.monotonic()
+        watch = Watch(self._clock.deadline(0.5 * self._closing()), self._progress.step)
+        try:
+            result = self._bench.run(trial, watch)
+        except OutOfTimeError:
+            self._left_out[trial.key] = f"{name}, stopped by the time limit: {describe(trial)}"
+            return
+        self._trained += 1
+        self.history[trial.key] = result
+        if result.accuracy >= 0:
+            self._costs.learn(before, time.monotonic() - start)
+        self._bench.keep_checkpoints(self._needed())
+
+    def _needed(self) -> list[Trial]:
+        """Trials whose weights may still be tested or delivered."""
+        found = roles(self.space, self.history).values()
+        return [trial for best in found for trial in (best, *confirmations(self.space, best))]
+
+    def _to_come(self) -> list[Trial]:
+        search = [t for t in expected_trials(self.space) if t.key not in self.history]
+        found = list({t.key: t for t in roles(self.space, self.history).values()}.values())
+        again = [c for t in found for c in confirmations(self.space, t) if c.key not in self.history]
+        # Before anything is known, a confirmation for each graft and each baseline stands for what will come.
+        grafts = {t.configuration.graft for t in self.space.proposal}
+        unknown = max(0, len(grafts) + 2 - len(found))
+        stand_in = self.space.trial(self.space.baseline, self.space.stages // 2)
+        again += [with_seed(stand_in, self.space.seed + 1 + n) for n in range(unknown * self.space.seeds)]
+        return search + again
+
+    def _seconds_to_come(self) -> float:
+        return sum(map(self._costs.seconds, self._to_come()))
+
+    def close(self, dataset: DataSet, source: Source) -> dict[str, Any]:
+        """Tests the choice and what it is compared with, and writes results, model and report."""
+        bench, space = self._bench, self.space
+        chosen = choose(space, self.history)
+        if chosen is None:
+            failed = [r for r in bench.folder.ledger.records(TRIAL) if r.outcome["status"] == "failed"]
+            reason = failed[-1].outcome["reason"] if failed else "none was finished."
+            raise DataError(f"No trial of the proposal succeeded: {reason}", "Look at the rates and the data set.")
+        labels = bench.store.images.labels["test"]
+        outcome = Outcome(space, self.history, bench.staged, dataset, labels, bench.test)
+        first = outcome.chosen.results[0].trial
+        results = outcome.to_json() | {
+            "source": {"name": source.name, "digest": source.digest, "classes": len(source.classes)},
+            "settings": asdict(self._settings) | {"seed": space.seed, "seeds": space.seeds},
+            "left_out": sorted(set(self._left_out.values())),
+            "cost": self._cost(),
+        }
+        write_model(bench.folder.path / "model", source, bench.restore(first), bench.widths, dataset.classes)
+        bench.folder.write_json("results.json", results)
+        write_report(bench.folder.path)
+        return results
+
+    def _cost(self) -> dict[str, Any]:
+        """All that may differ between identical runs."""
+        ledger = self._bench.folder.ledger
+        trials = ledger.records(TRIAL)
+        return {
+            "seconds": self._clock.passed(),
+            "training_seconds": sum(r.seconds for r in trials),
+            "range_test_seconds": sum(r.seconds for r in ledger.records(RANGE)),
+            "trials": len(trials),
+            "trials_this_call": self._trained,
+            "environment": ledger.get_meta("environment"),
+        }
+
+
+def recorded_machine(folder: RunFolder, options: StudyOptions) -> Machine:
+    """Device, precision and threads of this run: those of its first call, since they change the numbers."""
+    environment = folder.ledger.get_meta("environment")
+    if environment is None:
+        environment = {
+            "device": chosen_device(options.device),
+            "precision": options.precision,
+            "threads": options.threads or torch.get_num_threads(),
+            "versions": {name: version(name) for name in ("inarch", "torch", "torchvision", "timm", "numpy")},
+            "processor": platform.machine(),
+        }
+        folder.ledger.set_meta("environment", environment)
+    elif options.threads not in (None, environment["threads"]):
+        raise UsageError(
+            f"--threads {options.threads}: this run was begun with {environment['threads']}.",
+            "Leave --threads away to go on, or choose another --out.",
+        )
+    elif options.device not in ("auto", environment["device"]):
+        raise UsageError(
+            f"--device {options.device}: this run was begun on {environment['device']}.",
+            "Leave --device away to go on, or choose another --out.",
+        )
+    torch.set_num_threads(environment["threads"])
+    return Machine(chosen_device(environment["device"]), environment["precision"], environment["threads"])
+
+
+def open_images(data: Path, source: Source, options: StudyOptions, folder: RunFolder, progress: Progress) -> DataSet:
+    """The data set with its images decoded once, large enough for every view."""
+    wanted = source.input
+    size = PixelSize(
+        round(wanted.height / wanted.crop_pct), round(wanted.width / wanted.crop_pct), wanted.interpolation,
+        folder=folder.path,
+    )  # fmt: skip
+    dataset = open_dataset(
+        data, seed=options.seed, max_pixels=options.max_pixels, keep=size, progress=progress.images
+    )
+    for warning in dataset.warnings:
+        progress.announce(warning)
+    if dataset.set_aside:
+        progress.announce(f"{len(dataset.set_aside)} files were set aside; `inarch check` names them.")
+    return dataset
+
+
+def as_images(dataset: DataSet, source: Source, settings: TrainingSettings) -> Images:
+    """The data set as the training loop wants it."""
+    assert dataset.pixels is not None
+    splits = ("train", "validation", "test")
+    return Images(
+        Views(dataset.pixels, dataset.row_digests(), source.input, settings.augmentation),
+        {split: dataset.rows(split) for split in splits},
+        {split: dataset.labels(split) for split in splits},
+        len(dataset.classes),
+    )
+
+
+def describe(trial: Trial) -> str:
+    """A trial in a few words."""
+    old = f", old layers {trial.learning_rate:g}" if trial.learning_rate else ""
+    return f"{trial.configuration}, cut {trial.cut} (rates: new layers {trial.new_layer_learning_rate:g}{old})"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them, rounded up."""
+    if seconds < 90:
+        return f"{math.ceil(seconds)}s"
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes}m" if minutes < 90 else f"{minutes // 60}h {minutes % 60}m"

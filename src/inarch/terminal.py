@@ -1,0 +1,95 @@
+"""What the command line draws: progress and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from inarch.launch.progress import Progress, Standing
+
+if TYPE_CHECKING:
+    from inarch.network.stages import Stage
+
+
+@final
+class TerminalProgress(Progress):
+    """Two lines: the study (trials done and to come, best so far, time left) and the trial or the images read."""
+
+    def __init__(self, bars: Bars, console: Console) -> None:
+        self._bars, self._console = bars, console
+        self._study: TaskID | None = None
+        self._work = bars.add_task("", total=None, visible=False)
+
+    def announce(self, text: str) -> None:
+        self.note(text)
+
+    def note(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def images(self, done: int, total: int) -> None:
+        self._bars.update(self._work, description="Images read", completed=done, total=total, visible=done < total)
+
+    def trial(self, name: str, standing: Standing) -> None:
+        best = "" if standing.best is None else f", best validation accuracy {100 * standing.best:.1f} %"
+        text = f"Trials{best}, about {standing.left / 60:.0f} min left"
+        if self._study is None:
+            self._study = self._bars.add_task(text)
+        self._bars.update(self._study, description=text, completed=standing.done, total=standing.expected)
+        self._bars.reset(self._work, description=name, visible=True)
+
+    def step(self, step: int, steps: int) -> None:
+        self._bars.update(self._work, completed=step, total=steps, visible=True)
+
+
+@final
+class QuietProgress(Progress):
+    """Only what the user must see, a line each: for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def announce(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def progress_on(console: Console) -> Iterator[Progress]:
+    """Progress for the length of a `with`: drawn on a terminal, quiet elsewhere."""
+    if not console.is_terminal:
+        yield QuietProgress(console)
+        return
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    with Bars(*columns, console=console, transient=True) as bars:
+        yield TerminalProgress(bars, console)
+
+
+def stages_table(stages: Sequence[Stage]) -> Table:
+    """The stages of a network, as `inarch stages` prints them."""
+    table = Table("index", "name", "parameters", "cost", "output shape", box=None, header_style="bold")
+    for stage in stages:
+        shape = " x ".join(map(str, stage.output_shape))
+        table.add_row(str(stage.index), stage.name, f"{stage.parameters:,}", f"{100 * stage.cost:.1f} %", shape)
+    return table
+
+
+def results_table(results: Mapping[str, Any]) -> Table:
+    """The test of the choice and of what it is compared with."""
+    table = Table("", "configuration", "cut", "test accuracy", "95 % interval", "seeds", box=None, header_style="bold")
+    for role, row in results["test"].items():
+        low, high = row["interval95"]
+        sizes = "-".join(map(str, row["hidden"]))
+        table.add_row(
+            role.replace("_", " "),
+            " ".join(part for part in (row["graft"], sizes, row["harmonise"]) if part),
+            f"{row['cut']['index']} ({row['cut']['name']})",
+            f"{100 * row['accuracy']:.1f} %",
+            f"{100 * low:.1f} to {100 * high:.1f}",
+            str(len(row["seeds"])),
+        )
+    return table

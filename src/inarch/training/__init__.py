@@ -1,0 +1,1 @@
+"""Trials, the only training loop, and the range test."""

@@ -1,0 +1,90 @@
+"""What one training run is: values only, so that a trial can be named, compared, stored and repeated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from inarch.data import Augmentation
+from inarch.errors import UsageError
+from inarch.network.grafts import Configuration
+
+OPTIMISERS = ("sgd", "adamw")
+BALANCES = ("none", "loss", "sampler")
+PRECISIONS = ("fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What all trials of a study share.
+
+    epochs: passes over the training images. batch_size: images a step. weight_decay: for every trained parameter.
+    warmup: share of all steps with a linearly rising rate, then cosine. label_smoothing: from 0 to 1.
+    """
+
+    epochs: int
+    batch_size: int = 32
+    optimiser: str = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    warmup: float = 0.1
+    label_smoothing: float = 0.1
+    balance: str = "none"
+    precision: str = "fp32"
+    augmentation: Augmentation = Augmentation()
+
+    def __post_init__(self) -> None:
+        for name, low in (("epochs", 1), ("batch_size", 2)):
+            if getattr(self, name) < low:
+                raise UsageError(f"{name} is {getattr(self, name)}.", f"Give at least {low}.")
+        for name, known in (("optimiser", OPTIMISERS), ("balance", BALANCES), ("precision", PRECISIONS)):
+            if getattr(self, name) not in known:
+                raise UsageError(f"{name} is '{getattr(self, name)}'.", f"Choose one of: {', '.join(known)}.")
+        if not 0 <= self.label_smoothing < 1:
+            raise UsageError(f"label_smoothing is {self.label_smoothing}.", "Give a number from 0 to below 1.")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training run to do.
+
+    cut: stages frozen. learning_rate: of the old layers, 0 where none of them trains. seed: decides initial weights,
+    order and views. settings: see `TrainingSettings`. method: its name; its settings belong to the study.
+    """
+
+    configuration: Configuration
+    cut: int
+    method: str
+    learning_rate: float
+    new_layer_learning_rate: float
+    seed: int
+    settings: TrainingSettings
+
+    def to_json(self) -> dict[str, Any]:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return values | {"configuration": self.configuration.to_json(), "settings": asdict(self.settings)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Trial:
+        settings = dict(values["settings"])
+        settings["augmentation"] = Augmentation(
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in settings["augmentation"].items()}
+        )
+        parts = {
+            "configuration": Configuration.from_json(values["configuration"]),
+            "settings": TrainingSettings(**settings),
+        }
+        return cls(**(values | parts))
+
+    @property
+    def key(self) -> str:
+        """A name that equal trials share and different ones do not."""
+        return digest(self.to_json())
+
+
+def digest(values: Any) -> str:
+    """A short hexadecimal name of JSON values."""
+    text = json.dumps(values, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]

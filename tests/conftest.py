@@ -1,0 +1,31 @@
+"""What every test may use: the shared folder of real networks and images, and a guard against leaks."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real networks and data sets: `INARCH_SHARED`, or `shared` beside the checkout."""
+    folder = Path(os.environ.get("INARCH_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+    if not (folder / "weights").is_dir():
+        pytest.skip(f"needs the shared folder with real networks and images, and {folder} is not there")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks() -> Iterator[None]:
+    """A test that leaves a thread or an environment variable behind fails."""
+    threads, environment = set(threading.enumerate()), dict(os.environ)
+    yield
+    left = [t.name for t in set(threading.enumerate()) - threads if not t.daemon]
+    assert not left, f"threads left behind: {left}"
+    changed = {k for k in environment.keys() | os.environ.keys() if environment.get(k) != os.environ.get(k)}
+    changed -= {"PYTEST_CURRENT_TEST"}
+    assert not changed, f"environment variables changed: {sorted(changed)}"
