@@ -1,5 +1,21 @@
-"""Inarch adapts a trained image classifier to a new task while keeping its classification layer, with evidence."""
+"""Inarch adapts ImageNet-trained classifiers to new images, and keeps their classification layer where that pays."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from inarch.python import fit, load
+
+__all__ = ["__version__", "fit", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    # Late, so that the command line and the report do not wait for PyTorch.
+    if name in ("fit", "load"):
+        from inarch import python
+
+        return getattr(python, name)
+    raise AttributeError(f"module 'inarch' has no attribute '{name}'")

@@ -71,12 +71,13 @@ def stages(
     by_hand: StagesByHand = "",
 ) -> None:
     """List the stages of a network: what --cuts can name."""
+    from inarch.network.adapted import stage
     from inarch.network.source import load_source
     from inarch.terminal import stages_table
 
-    options = source_options(weights, image_size, None, by_hand, pretrained=not no_weights)
-    loaded = load_source(source, options, announce=errors.print)
-    staged = loaded.stage()
+    options = source_options(weights, image_size, None, pretrained=not no_weights)
+    loaded = load_source(source, options, announce=announce)
+    staged = stage(loaded.network, loaded.classification_layer, loaded.input.example(), words(by_hand) or None)
     console.print(stages_table(staged.stages))
     if finer:
         console.print(f"{len(staged.fine)} finer cuts, behind: " + ", ".join(staged.fine), soft_wrap=True)
@@ -117,10 +118,10 @@ def fit(
         grafts=words(grafts), harmonise=words(harmonise), cuts=words(cuts), method=method, seeds=seeds, seed=seed,
         hidden=tuple(sizes(text) for text in hidden) if hidden else StudyOptions.hidden, epochs=epochs,
         batch_size=batch_size, optimiser=optimiser, label_smoothing=label_smoothing, balance=balance, device=device,
-        precision=precision, threads=threads, max_pixels=max_pixels, time_limit=seconds(time_limit),
+        precision=precision, threads=threads, max_pixels=max_pixels, stages=words(stages), time_limit=seconds(time_limit),
     )  # fmt: skip
     with progress_on_terminal() as progress:
-        results = run(data, source, out, options, source_options(weights, image_size, classes, stages), progress)
+        results = run(data, source, out, options, source_options(weights, image_size, classes), progress)
     print_results(results, out)
 
 
@@ -136,7 +137,7 @@ def predict(
     """Classify images with an adapted network."""
     from inarch.predict import load, write_csv
 
-    loaded = load(model, device=device, announce=errors.print)
+    loaded = load(model, device=device, announce=announce)
     with progress_on_terminal() as progress:
         predictions = loaded.predict(images, top=top, batch_size=batch_size, progress=progress.images)
     write_csv(predictions, out)
@@ -180,13 +181,17 @@ def seconds(text: str) -> float | None:
 
 
 def source_options(
-    weights: Path | None, image_size: int | None, classes: Path | None, stages: str, *, pretrained: bool = True
+    weights: Path | None, image_size: int | None, classes: Path | None, *, pretrained: bool = True
 ) -> SourceOptions:
+    from inarch.network.class_names import read_classes
     from inarch.network.source import SourceOptions
 
-    return SourceOptions(
-        weights=weights, image_size=image_size, classes=classes, stages=words(stages), pretrained=pretrained
-    )
+    names = None if classes is None else read_classes(classes.name, classes.parent, f"--classes {classes}")
+    return SourceOptions(weights=weights, image_size=image_size, classes=names, pretrained=pretrained)
+
+
+def announce(text: str) -> None:
+    errors.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def progress_on_terminal() -> Any:

@@ -13,7 +13,7 @@ from inarch.errors import UsageError
 from inarch.methods import make_method
 from inarch.network.grafts import GRAFT_NAMES, Configuration, configurations
 from inarch.network.layers import HARMONISERS
-from inarch.network.stages import StagedNetwork
+from inarch.network.adapted import Stages
 from inarch.training.schedule import default_epochs
 from inarch.training.trial import PRECISIONS, TrainingSettings
 
@@ -26,7 +26,7 @@ class StudyOptions:
 
     cuts: indices or names of stages, `none` for index 0, or the one word `all`; empty: they are searched.
     hidden: sizes of the layers that deepen appends, one tuple a variant. epochs: None follows the number of training
-    images. time_limit: seconds for this call, not part of the study. threads: None takes as many as there are.
+    images. stages: modules at whose end a network that cannot be traced may be cut. time_limit: seconds for this call, not part of the study. threads: None takes as many as there are.
     """
 
     grafts: tuple[str, ...] = GRAFT_NAMES
@@ -45,6 +45,7 @@ class StudyOptions:
     precision: str = "fp32"
     threads: int | None = None
     max_pixels: int = 100_000_000
+    stages: tuple[str, ...] = ()
     time_limit: float | None = None
 
     def __post_init__(self) -> None:
@@ -102,7 +103,7 @@ def chosen_device(name: str) -> str:
     return name
 
 
-def cut_indices(cuts: tuple[str, ...], staged: StagedNetwork) -> tuple[int, ...] | None:
+def cut_indices(cuts: tuple[str, ...], staged: Stages) -> tuple[int, ...] | None:
     """Cuts by index, from indices and names; None where none are given and all are searched."""
     if not cuts:
         return None

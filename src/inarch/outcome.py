@@ -9,8 +9,8 @@ from typing import Any, final
 import numpy as np
 
 from inarch.data import DataSet
+from inarch.network.adapted import Stages
 from inarch.network.grafts import graft_class
-from inarch.network.stages import StagedNetwork
 from inarch.results.metrics import classification_metrics
 from inarch.results.statistics import accuracy_interval, holm, paired_difference
 from inarch.search.choice import Candidate, best_candidate, candidate, choose, roles
@@ -28,7 +28,7 @@ class Outcome:
     """What a study found. `probabilities` gives those [images, classes] of a trained trial on the test split."""
 
     def __init__(
-        self, space: Space, history: History, staged: StagedNetwork, dataset: DataSet, test_labels: np.ndarray,
+        self, space: Space, history: History, staged: Stages, dataset: DataSet, test_labels: np.ndarray,
         probabilities: Callable[[Trial], np.ndarray],
     ) -> None:  # fmt: skip
         self._space, self._history, self._staged = space, history, staged

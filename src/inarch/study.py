@@ -22,8 +22,8 @@ from inarch.launch.cost import CostModel
 from inarch.launch.here import RANGE, TRIAL, Workbench, result_of
 from inarch.launch.progress import Progress, Standing
 from inarch.model import write_model
+from inarch.network.adapted import stage
 from inarch.network.source import Source, SourceOptions, load_source
-from inarch.network.stages import StagedNetwork
 from inarch.options import StudyOptions, chosen_device, cut_indices
 from inarch.outcome import Outcome
 from inarch.report import write_report
@@ -54,7 +54,8 @@ def fit(
     with RunFolder(out) as folder:
         machine = recorded_machine(folder, options)
         loaded = load_source(source, source_options, announce=progress.announce)
-        staged = loaded.stage()
+        by_hand = options.stages or None
+        staged = stage(loaded.network, loaded.classification_layer, loaded.input.example(), by_hand)
         dataset = open_images(data, loaded, options, folder, progress)
         settings = options.settings(len(dataset.train))
         folder.require_identity(
@@ -97,6 +98,7 @@ class Study:
         self, bench: Workbench, options: StudyOptions, settings: TrainingSettings, clock: Clock, progress: Progress
     ) -> None:
         self._bench, self._clock, self._progress, self._settings = bench, clock, progress, settings
+        self._by_hand = options.stages
         self._left_out: dict[str, str] = {}
         self._trained = 0
         self._costs = CostModel(bench.staged, bench.store, bench.measure(settings))
@@ -131,8 +133,9 @@ class Study:
     def _announce(self) -> None:
         """Says how long the study will take, or that the limit is too short for it."""
         if self._clock.limit is None:
-            hours = self._seconds_to_come() / 3600
-            self._progress.announce(f"About {len(self._to_come())} trials, {duration(hours * 3600)} as estimated.")
+            to_come = self._to_come()
+            seconds = sum(map(self._costs.seconds, to_come))
+            self._progress.announce(f"About {len(to_come)} trials, {duration(seconds)} as estimated.")
             return
         least = self._clock.passed() + sum(map(self._costs.seconds, self._missing())) + self._closing()
         if least > self._clock.limit:
@@ -189,12 +192,7 @@ class Study:
                 self._left_out[trial.key] = f"confirmation with seed {trial.seed}: {describe(trial)}"
 
     def _run(self, trial: Trial, name: str) -> None:
-        finished = [r.accuracy for r in self.history.values() if r.accuracy >= 0]
-        standing = Standing(
-            len(self.history), len(self.history) + len(self._to_come()), max(finished, default=None),
-            min(self._seconds_to_come(), self._clock.left()),
-        )  # fmt: skip
-        self._progress.trial(f"{name}: {describe(trial)}", standing)
+        self._progress.trial(f"{name}: {describe(trial)}", self._standing())
         before = self._costs.raw(trial)
         start = time.monotonic()
         watch = Watch(self._clock.deadline(0.5 * self._closing()), self._progress.step)
@@ -214,6 +212,13 @@ class Study:
         found = roles(self.space, self.history).values()
         return [trial for best in found for trial in (best, *confirmations(self.space, best))]
 
+    def _standing(self) -> Standing:
+        to_come = self._to_come()
+        finished = [r.accuracy for r in self.history.values() if r.accuracy >= 0]
+        left = min(sum(map(self._costs.seconds, to_come)), self._clock.left())
+        done = len(self.history)
+        return Standing(done, done + len(to_come), max(finished, default=None), left)
+
     def _to_come(self) -> list[Trial]:
         search = [t for t in expected_trials(self.space) if t.key not in self.history]
         found = list({t.key: t for t in roles(self.space, self.history).values()}.values())
@@ -224,9 +229,6 @@ class Study:
         stand_in = self.space.trial(self.space.baseline, self.space.stages // 2)
         again += [with_seed(stand_in, self.space.seed + 1 + n) for n in range(unknown * self.space.seeds)]
         return search + again
-
-    def _seconds_to_come(self) -> float:
-        return sum(map(self._costs.seconds, self._to_come()))
 
     def close(self, dataset: DataSet, source: Source) -> dict[str, Any]:
         """Tests the choice and what it is compared with, and writes results, model and report."""
@@ -245,7 +247,7 @@ class Study:
             "left_out": sorted(set(self._left_out.values())),
             "cost": self._cost(),
         }
-        write_model(bench.folder.path / "model", source, bench.restore(first), bench.widths, dataset.classes)
+        write_model(bench.folder.path / "model", source, bench.restore(first), dataset.classes, self._by_hand)
         bench.folder.write_json("results.json", results)
         write_report(bench.folder.path)
         return results

@@ -137,8 +137,8 @@ def read_image(file: Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> Pixels8:
     except MemoryError:
         raise DataError("needs more memory than there is") from None
     except OSError as error:
-        reason = error.strerror if error.strerror else str(error)
-        raise DataError(reason[:1].lower() + reason[1:] if reason else "cannot be read") from None
+        # The system's errors carry the path in a field of its own; Pillow's are text about the content.
+        raise DataError(error.strerror.lower() if error.strerror else f"damaged: {error}") from None
     except Exception as error:
         # Pillow's plug-ins raise nearly anything on damaged files (SyntaxError, struct.error, IndexError, ...).
         raise DataError(f"damaged: {error or type(error).__name__}") from None

@@ -41,37 +41,39 @@ def list_folder(root: Path) -> Listing:
     tree = _walk(root)
     tops = sorted({parts[0] for parts in tree.folders if parts})
     given = _split_folders(root, tree, tops)
-    warnings: list[str] = []
-    if given:
-        warnings += [
-            f"Folder '{printable(top)}' stands beside the split folders and is not read."
-            for top in tops
-            if top not in given
-        ]
+    read = {parts: files for parts, files in tree.folders.items() if not (given and parts) or parts[0] in given}
     candidates: list[Candidate] = []
     classes: set[str] = set()
-    for parts in sorted(tree.folders):
-        if given and parts and parts[0] not in given:
-            continue
-        split = given[parts[0]] if given and parts else None
+    holders: set[Parts] = set()
+    parents = {parts[:-1] for parts in tree.folders}
+    for parts, files in sorted(read.items()):
         names = parts[1:] if given else parts
-        images = [file for file in tree.folders[parts] if looks_like_image(file)]
-        leaf = not any(len(other) == len(parts) + 1 and other[:-1] == parts for other in tree.folders)
+        images = [file for file in files if looks_like_image(file)]
         if not names:
             for file in images:
                 tree.leave((*parts, file.name), "lies outside every class folder")
-        elif images or leaf:
+        elif images or parts not in parents:
+            if images:
+                holders.add(parts)
+            elif parts[:-1] in holders:
+                tree.leave(parts, "a folder without images inside a class folder")
+                continue
             label = unicodedata.normalize("NFC", _name(names))
             classes.add(label)
+            split = given[parts[0]] if given else None
             candidates += [Candidate(_name((*parts, file.name)), file, label, split) for file in images]
-            for file in sorted(set(tree.folders[parts]) - set(images)):
+            for file in sorted(set(files) - set(images)):
                 tree.leave((*parts, file.name), NOT_AN_IMAGE)
+    beside = [printable(top) for top in tops if given and top not in given]
     found = Listing(
         tuple(candidates),
         tuple(sorted(classes)),
         tuple(split for split in SPLITS if split in given.values()),
         tuple(tree.set_aside),
-        (*warnings, *_odd_classes(candidates, sorted(classes))),
+        (
+            *(f"Folder '{top}' stands beside the split folders and is not read." for top in beside),
+            *_odd_classes(candidates, sorted(classes)),
+        ),
     )
     _refuse_nothing(root, found)
     return found

@@ -140,7 +140,7 @@ class Views:
 
 
 def _crop_size(height: int, width: int, uniform: NDArray[np.float64], augmentation: Augmentation) -> tuple[int, int]:
-    """Height and width of a random crop: the first try that fits, else the largest centre of a permitted ratio."""
+    """Height and width of a random crop: the first try that fits, else the largest of a permitted ratio."""
     (low, high), (narrow, wide) = augmentation.scale, augmentation.ratio
     for area, ratio in uniform.reshape(_TRIES, 2).tolist():
         pixels = height * width * (low + (high - low) * area)
@@ -208,7 +208,9 @@ def jitter_colours(values: NDArray[np.float32], factors: Factors) -> None:
     The formulas are those of torchvision's `adjust_contrast`, `adjust_brightness` and `adjust_saturation`.
     """
     contrast, brightness, saturation = factors
-    grey = float(np.dot(values.mean((1, 2), dtype=np.float64), _GREY))
+    # Sums along a row of whole numbers are exact in float32, so no order of summing can show in the result.
+    sums = values.sum(axis=2).sum(axis=1, dtype=np.float64)
+    grey = float(np.dot(sums, _GREY)) / (values.shape[1] * values.shape[2])
     # clamp(clamp(c x + (1 - c) grey, 0, 255) b, 0, 255) in one step.
     values *= np.float32(contrast * brightness)
     values += np.float32((1 - contrast) * grey * brightness)

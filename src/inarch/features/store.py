@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from inarch.data import Views
-from inarch.network.stages import StagedNetwork
+from inarch.network.adapted import Stages
 
 CHUNK = 64
 DEFAULT_LIMIT = 2 * 1024**3
@@ -58,7 +58,7 @@ class PrefixStore:
     """Activations [images, ...] at any cut, for any view of any split."""
 
     def __init__(
-        self, staged: StagedNetwork, images: Images, machine: Machine, *, epochs: int, limit: int = DEFAULT_LIMIT
+        self, staged: Stages, images: Images, machine: Machine, *, epochs: int, limit: int = DEFAULT_LIMIT
     ) -> None:
         self.images = images
         self.machine = machine

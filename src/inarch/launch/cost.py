@@ -12,7 +12,7 @@ from statistics import median
 from typing import final
 
 from inarch.features.store import PrefixStore
-from inarch.network.stages import StagedNetwork
+from inarch.network.adapted import Stages
 from inarch.training.fit import view_number
 from inarch.training.trial import Trial
 
@@ -33,7 +33,7 @@ class Speeds:
 class CostModel:
     """Seconds of a trial from its cut: frozen stages cost a forward pass (nothing where held), the rest training."""
 
-    staged: StagedNetwork
+    staged: Stages
     store: PrefixStore
     speeds: Speeds
     _ratios: list[float] = field(default_factory=list)

@@ -19,9 +19,8 @@ from inarch.errors import RunFolderError, TrainingError
 from inarch.features.store import PrefixStore
 from inarch.launch.cost import Speeds, seconds_of
 from inarch.methods import make_method
-from inarch.network.adapted import AdaptedNetwork
+from inarch.network.adapted import AdaptedNetwork, Stages
 from inarch.network.grafts import Configuration, Widths
-from inarch.network.stages import StagedNetwork
 from inarch.results.folder import RunFolder
 from inarch.results.ledger import Record
 from inarch.results.metrics import classification_metrics
@@ -40,7 +39,7 @@ class Workbench:
     The network's modules are shared by all trials; each starts from the source weights, which are kept here.
     """
 
-    def __init__(self, staged: StagedNetwork, network: nn.Module, store: PrefixStore, folder: RunFolder) -> None:
+    def __init__(self, staged: Stages, network: nn.Module, store: PrefixStore, folder: RunFolder) -> None:
         self.staged = staged
         self.store = store
         self.folder = folder

@@ -1,16 +1,34 @@
-"""The adapted network: the stages of a source network, cut into a frozen and a trained part, with a graft behind."""
+"""The adapted network: the stages of a source network, cut into a frozen and a trained part, with a graft behind.
+
+An adapted network is itself a source: its card holds, under `adapted`, what was added to the network that the card
+names, oldest first, and `stage` gives it stages that go on behind those of its own source.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, final
 
+import torch
 from torch import Tensor, nn
 
 from inarch.errors import SourceError
-from inarch.network.grafts import Configuration, Widths, build_graft, graft_class
+from inarch.network.card import Card
+from inarch.network.grafts import Configuration, Deepen, Widths, build_graft, graft_class
+from inarch.network.libraries import build_network
+from inarch.network.naming import LAST_STAGE
+from inarch.network.stages import Stage, stage_network
 
-if TYPE_CHECKING:
-    from inarch.network.stages import StagedNetwork
+
+class Stages(Protocol):
+    """A network as an ordered chain of stages; see `StagedNetwork`."""
+
+    @property
+    def stages(self) -> tuple[Stage, ...]: ...
+    @property
+    def fine(self) -> tuple[str, ...]: ...
+    def segment(self, start: int, stop: int) -> nn.Module: ...
 
 
 @final
@@ -22,11 +40,15 @@ class AdaptedNetwork(nn.Module):
     those activations and `from_stored`. The modules are shared with the source network, not copied.
     """
 
-    def __init__(self, staged: StagedNetwork, configuration: Configuration, widths: Widths, *, cut: int, seed: int):
+    def __init__(
+        self, staged: Stages, configuration: Configuration, widths: Widths, *, cut: int, seed: int
+    ) -> None:
         super().__init__()
         graft = graft_class(configuration.graft)
         last = len(staged.stages) - 1
         self.cut = cut
+        self.staged = staged
+        self.widths = widths
         self.configuration = configuration
         self.stored_cut = cut if cut <= last or not graft.uses_features else last
         self.prefix = staged.segment(0, self.stored_cut)
@@ -69,3 +91,135 @@ class AdaptedNetwork(nn.Module):
     def new_parameters(self) -> list[nn.Parameter]:
         """What the graft brought."""
         return list(self.graft.parameters())
+
+    def source_and_graft(self) -> dict[str, Tensor]:
+        """Parameters and buffers under the names that they have where nothing is frozen, whatever the cut."""
+        whole = AdaptedNetwork(self.staged, self.configuration, self.widths, cut=0, seed=0)
+        here = {_bare(name): value for name, value in self.state_dict().items()}
+        state = {name: here[_bare(name)] for name in whole.state_dict()}
+        self._freeze(layer_too=self.cut >= len(self.staged.stages))  # the modules are shared: `whole` has freed them
+        return state
+
+
+def _bare(name: str) -> str:
+    """A name without the part of the adapted network that it stands in; the graft's names stay apart."""
+    part, _, rest = name.partition(".")
+    return name if part == "graft" else rest
+
+
+@final
+class _Head(nn.Module):
+    """The last stage of an adapted network: the end of its graft, with the classification layer where both meet."""
+
+    def __init__(self, network: AdaptedNetwork) -> None:
+        super().__init__()
+        graft = network.graft
+        self.keeps = graft.keeps_layer
+        self.deep = isinstance(graft, Deepen)
+        self.layer = network.layer if graft.uses_features and graft.keeps_layer else None
+        self.graft = graft.classifier if isinstance(graft, Deepen) else graft
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.deep:
+            return self.graft(x)
+        if self.layer is not None:
+            return self.graft(x, self.layer(x))
+        return self.graft(None, x) if self.keeps else self.graft(x, None)
+
+
+@final
+class AdaptedStages:
+    """The stages of an adapted network: those of its source, the hidden layers of its graft, and its last layer."""
+
+    def __init__(self, network: AdaptedNetwork, example: Tensor) -> None:
+        inner = network.staged
+        last = len(inner.stages) - 1
+        kept = last + 1 if network.graft.keeps_layer and not network.graft.uses_features else last
+        self._inner, self._kept = inner, kept
+        names = [stage.name for stage in inner.stages[:kept]]
+        if kept > last:
+            names[-1] = _unused(f"source-{LAST_STAGE}", names)
+        self._behind: list[nn.Module] = []
+        if isinstance(network.graft, Deepen):
+            for number, hidden in enumerate(network.graft.hidden, start=1):
+                first = number == 1
+                self._behind.append(nn.Sequential(network.graft.harmonise, hidden) if first else hidden)
+                names.append(_unused(f"hidden{number}", names))
+        self._behind.append(_Head(network))
+        self.fine = (*inner.fine, *names[len(inner.fine) :]) if inner.fine else tuple(names)
+        self.stages = tuple(self._describe([*names, LAST_STAGE], example))
+
+    def segment(self, start: int, stop: int) -> nn.Module:
+        """Stages start + 1 to stop as one module, as `StagedNetwork.segment` gives it."""
+        if not 0 <= start <= stop <= self._kept + len(self._behind):
+            raise IndexError(f"no stages {start + 1} to {stop}: there are {self._kept + len(self._behind)}")
+        parts = [self._inner.segment(min(start, self._kept), min(stop, self._kept))]
+        parts += self._behind[max(start - self._kept, 0) : max(stop - self._kept, 0)]
+        return nn.Sequential(*parts)
+
+    def _describe(self, names: Sequence[str], example: Tensor) -> list[Stage]:
+        # What is added is small beside the source network: its cost is counted as none.
+        stages = []
+        value = example
+        for index, name in enumerate(names, start=1):
+            segment = self.segment(index - 1, index).eval()
+            with torch.no_grad():
+                value = segment(value)
+            cost = self._inner.stages[index - 1].cost if index <= self._kept else 0.0
+            parameters = sum(p.numel() for p in segment.parameters())
+            stages.append(Stage(index, name, parameters, cost, tuple(value.shape[1:])))
+        return stages
+
+
+def _unused(name: str, names: Sequence[str]) -> str:
+    while name in names:
+        name = f"{name}'"
+    return name
+
+
+def stage(network: nn.Module, layer: str, example: Tensor, by_hand: Sequence[str] | None = None) -> Stages:
+    """The stages of any source network, adapted ones included; `layer` is the path of its classification layer."""
+    if isinstance(network, AdaptedNetwork):
+        return AdaptedStages(network, example)
+    return stage_network(network, layer, example, by_hand=by_hand)
+
+
+def addition(network: AdaptedNetwork, layer: str, classes: Sequence[str], by_hand: Sequence[str]) -> dict[str, Any]:
+    """What a card says of one adaptation: the graft, and what of the source is needed to attach it again.
+
+    layer: the source's classification layer. classes: the source's class names. by_hand: its stages, if named so.
+    """
+    return network.configuration.to_json() | {
+        "features": network.widths.features,
+        "classes": network.widths.classes,
+        "source_classes": list(classes),
+        "source_classification_layer": layer,
+        "source_stages": list(by_hand),
+    }
+
+
+def build(card: Card, folder: Path) -> AdaptedNetwork:
+    """The adapted network of a card without its weights: its source, and every graft in the order they were added."""
+    where = f"The card of '{card.network}'"
+    if card.input is None or not card.adapted:
+        raise SourceError(f"{where} has 'adapted' but no 'input'.", "Give the card that Inarch wrote.")
+    extra = {key: value for key, value in card.extra.items() if key != "adapted"}
+    plain = Card(card.network, card.arguments, python=card.python, input=card.input, extra=extra)
+    network = build_network(plain, folder)
+    example = card.input.example()
+    for added in card.adapted:
+        network = _attach(network, added, example, where)
+    assert isinstance(network, AdaptedNetwork)
+    return network
+
+
+def _attach(network: nn.Module, added: Mapping[str, Any], example: Tensor, where: str) -> AdaptedNetwork:
+    try:
+        configuration = Configuration.from_json(dict(added))
+        layer, by_hand = str(added["source_classification_layer"]), list(added["source_stages"])
+        widths = Widths(int(added["features"]), len(added["source_classes"]), int(added["classes"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise SourceError(
+            f"{where}: 'adapted' cannot be read ({type(error).__name__}: {error}).", "Give the card that Inarch wrote."
+        ) from error
+    return AdaptedNetwork(stage(network, layer, example, by_hand or None), configuration, widths, cut=0, seed=0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,7 +108,9 @@ class CuttableGraph:
         self.logits = result
         self.constants = self._constants(nodes)
         self.operations = [n for n in nodes if n.op not in {"placeholder", "output"} and n not in self.constants]
-        self.runs = self._runs(graph, example)
+        self._graph, self._example = graph, example
+        self._modules, self._saved = set(network.modules()), frozenset(network.state_dict())
+        self._runs = [self._run(example)]
         self._last_use = self._last_uses()
         self.cuts = self._find_cuts()
 
@@ -122,27 +125,27 @@ class CuttableGraph:
                 constants[node] = None
         return constants
 
-    def _runs(self, graph: fx.Graph, example: Tensor) -> list[dict[fx.Node, Any]]:
-        """Values in runs with different numbers of images and, where the network takes them, sizes of images."""
-        runs = [self._run(graph, example)]
-        count, channels, height, width = example.shape
-        for more_height, more_width in ((64, 32), (0, 0)):
-            other = torch.zeros(count + 1, channels, height + more_height, width + more_width, device=example.device)
-            try:
-                runs.append(self._run(graph, other))
-            except Exception:
-                continue  # networks of fixed input size refuse in many ways
-            return runs
-        raise SourceError(
-            f"The network ({type(self.network).__name__}) takes {count} images at a time but not {count + 1}.",
-            "A source network must accept any number of images: look for a fixed batch size in its code.",
-        )
-
-    def _run(self, graph: fx.Graph, images: Tensor) -> dict[fx.Node, Any]:
-        recorder = _Recorder(self.network, graph)
+    def _run(self, images: Tensor) -> dict[fx.Node, Any]:
+        recorder = _Recorder(self.network, self._graph)
         with torch.no_grad():
             recorder.run(images)
         return recorder.seen
+
+    def _several_runs(self) -> list[dict[fx.Node, Any]]:
+        """Values in runs with different numbers of images and, where the network takes them, sizes of images."""
+        count, channels, height, width = self._example.shape
+        for more_height, more_width in ((64, 32), (0, 0)):
+            if len(self._runs) > 1:
+                break
+            other = self._example.new_zeros(count + 1, channels, height + more_height, width + more_width)
+            with suppress(Exception):  # networks of fixed input size refuse in many ways
+                self._runs.append(self._run(other))
+        if len(self._runs) == 1:
+            raise SourceError(
+                f"The network ({type(self.network).__name__}) takes {count} images at a time but not {count + 1}.",
+                "A source network must accept any number of images: look for a fixed batch size in its code.",
+            )
+        return self._runs
 
     def _last_uses(self) -> dict[fx.Node, int]:
         place = {node: i for i, node in enumerate(self.operations)}
@@ -159,7 +162,7 @@ class CuttableGraph:
         alive = {self.images}
         for position, node in enumerate(self.operations):
             alive = {n for n in alive | {node} if self._last_use[n] > position}
-            tensors = [n for n in alive if isinstance(self.runs[0][n], TensorShape)]
+            tensors = [n for n in alive if isinstance(self._runs[0][n], TensorShape)]
             if len(tensors) != 1 or tensors[0] is self.images:
                 continue
             (tensor,) = tensors
@@ -175,7 +178,8 @@ class CuttableGraph:
         return True
 
     def _expression(self, node: fx.Node, tensor: fx.Node) -> Any:
-        return _derive([run[node] for run in self.runs], [run[tensor].sizes for run in self.runs])
+        runs = self._several_runs()
+        return _derive([run[node] for run in runs], [run[tensor].sizes for run in runs])
 
     def uses(self) -> dict[int, list[int]]:
         """For each parameter, buffer or mode (by id) that operations read: the positions of those operations."""
@@ -223,13 +227,25 @@ class CuttableGraph:
                 ensure(needed)
             copies[node] = graph.node_copy(node, copies.__getitem__)
         graph.output(ensure(self.logits if end is None else end.tensor))
-        return _share(self.network, graph)
+        return self._share(graph)
+
+    def _share(self, graph: fx.Graph) -> fx.GraphModule:
+        """A module that runs `graph` with the modules and parameters of the network, under their own names."""
+        segment = fx.GraphModule(self.network, graph)
+        for path, module in segment.named_modules():
+            if path and module not in self._modules:
+                module.training = self.network.get_submodule(path).training
+            # torch.fx registers every tensor it finds as a buffer to save; those that the network does not save are not.
+            if not path or module not in self._modules:
+                names = {name: f"{path}.{name}".lstrip(".") for name in module._buffers}
+                module._non_persistent_buffers_set.update(n for n in names if names[n] not in self._saved)
+        return segment
 
     def _again(self, node: fx.Node, tensor: fx.Node, copy: fx.Node, graph: fx.Graph) -> Any:
         if _is_device(node):
             return graph.call_function(getattr, (copy, "device"))
         again = _emit(self._expression(node, tensor), copy, graph)
-        return graph.call_function(torch.Size, (again,)) if isinstance(self.runs[0][node], torch.Size) else again
+        return graph.call_function(torch.Size, (again,)) if isinstance(self._runs[0][node], torch.Size) else again
 
 
 def _reads_mode(module: nn.Module) -> bool:
@@ -239,18 +255,3 @@ def _reads_mode(module: nn.Module) -> bool:
 
 def _is_device(node: fx.Node) -> bool:
     return node.target is getattr and node.args[1:] == ("device",)
-
-
-def _share(network: nn.Module, graph: fx.Graph) -> fx.GraphModule:
-    """A module that runs `graph` with the modules and parameters of `network`, under their own names."""
-    segment = fx.GraphModule(network, graph)
-    own = set(network.modules())
-    saved = network.state_dict(keep_vars=True).keys()
-    for path, module in segment.named_modules():
-        if module in own or not path:
-            continue
-        module.training = network.get_submodule(path).training
-        # torch.fx registers every tensor it finds as a buffer to save; those that the network does not save are not.
-        module._non_persistent_buffers_set.update(n for n in module._buffers if f"{path}.{n}" not in saved)
-    segment._non_persistent_buffers_set.update(n for n in segment._buffers if n not in saved)
-    return segment

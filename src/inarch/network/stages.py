@@ -174,7 +174,11 @@ def _cuts_by_hand(
     cuts = []
     for path in names[:-1]:
         cut = allowed.get(ends[path])
-        if cut is None or cut.tensor is not cuttable.operations[ends[path]] or (cuts and cut.position <= cuts[-1].position):
+        if (
+            cut is None
+            or cut.tensor is not cuttable.operations[ends[path]]
+            or (cuts and cut.position <= cuts[-1].position)
+        ):
             raise SourceError(
                 f"The network cannot be cut behind the module '{path}': more than its output is needed after it, "
                 "or it does not stand in the order of execution.",
@@ -182,7 +186,9 @@ def _cuts_by_hand(
             )
         cuts.append(cut)
     if not names:
-        raise SourceError(f"No module named by hand ({', '.join(paths)}) runs before the classification layer '{layer}'.")
+        raise SourceError(
+            f"No module named by hand ({', '.join(paths)}) runs before the classification layer '{layer}'."
+        )
     return [*cuts, last], [*names, LAST_STAGE]
 
 
@@ -214,9 +220,7 @@ def _measure(
     parameters = [sum(p.numel() for p in segment.parameters()) for segment in segments]
     shares = costs if sum(costs) else [float(p) for p in parameters]
     total = sum(shares) or 1.0
-    return [
-        Stage(i + 1, name, parameters[i], shares[i] / total, shapes[i]) for i, name in enumerate(names)
-    ]
+    return [Stage(i + 1, name, parameters[i], shares[i] / total, shapes[i]) for i, name in enumerate(names)]
 
 
 def stage_rows(staged: StagedNetwork) -> list[tuple[str, str, str, str, str]]:

@@ -1,6 +1,7 @@
 """Layer-wise search in rounds: each round is a list of trials that follows from the results so far.
 
-    probes       every track at its deepest cut, where only new layers train; the linear probe's rates
+    probes       every track at its deepest cut, where only new layers train, at multiples of the rate that the range
+                 test found, of which the best is kept; the linear probe's rates
     traditional  one traditional fine-tuning of all layers
     coarse       every track at a few cuts over the whole depth, old layers at a tenth of the new layers' rate
     rates        the other ratios of old to new rate, at each track's best cut; the same for the traditional one
@@ -43,13 +44,14 @@ def next_round(space: Space, history: History, left_out: frozenset[str] = frozen
 
 def probes(space: Space, history: History) -> Iterator[Trial]:
     yield linear_probes(space)[0]
-    for track in space.tracks:
-        yield space.trial(track, space.cuts(track)[-1])
+    for multiple in MULTIPLES:
+        for track in space.tracks:
+            yield space.trial(track, space.cuts(track)[-1], multiple=multiple)
     yield from linear_probes(space)
 
 
 def traditional(space: Space, history: History) -> Iterator[Trial]:
-    yield space.trial(space.baseline, 0)
+    yield search_trial(space, space.baseline, 0, history)
 
 
 def coarse(space: Space, history: History) -> Iterator[Trial]:
@@ -58,24 +60,36 @@ def coarse(space: Space, history: History) -> Iterator[Trial]:
     for depth in range(max(map(len, ladders))):
         for ladder in ladders:
             if depth < len(ladder):
-                yield space.trial(*ladder[depth])
+                yield search_trial(space, *ladder[depth], history)
 
 
 def rates(space: Space, history: History) -> Iterator[Trial]:
     for ratio in RATIOS[1:]:
-        yield space.trial(space.baseline, 0, ratio=ratio)
+        yield search_trial(space, space.baseline, 0, history, ratio)
         for track in ordered_tracks(space, history):
             cut = best_trained_cut(space, track, history)
             if cut is not None:
-                yield space.trial(track, cut, ratio=ratio)
+                yield search_trial(space, track, cut, history, ratio)
 
 
 def finer(space: Space, history: History) -> Iterator[Trial]:
     for track in ordered_tracks(space, history):
         if track.cuts is None and not space.exhaustive:
             ratio = best_ratio(space, track, history)
-            yield from (space.trial(track, cut, ratio=ratio) for cut in neighbours(space, track, history))
+            for cut in neighbours(space, track, history):
+                yield search_trial(space, track, cut, history, ratio)
     yield from traditional_grid(space)
+
+
+def search_trial(space: Space, track: Track, cut: int, history: History, ratio: float = RATIOS[0]) -> Trial:
+    """A trial of a track at its own multiple of the range test's rate: the one that did best at its deepest cut."""
+    deepest = space.cuts(track)[-1]
+    found = [
+        (result.merit, multiple) for multiple in MULTIPLES
+        if (result := history.get(space.trial(track, deepest, multiple=multiple).key))
+    ]  # fmt: skip
+    best = max(found, key=lambda pair: pair[0])[1] if found else MULTIPLES[0]
+    return space.trial(track, cut, ratio=ratio, multiple=best)
 
 
 def linear_probes(space: Space) -> list[Trial]:
@@ -103,7 +117,7 @@ def ordered_tracks(space: Space, history: History) -> list[Track]:
     """Tracks in the order in which time is spent on them: of every graft first the one that probed best."""
 
     def probe(track: Track) -> float:
-        result = history.get(space.trial(track, space.cuts(track)[-1]).key)
+        result = history.get(search_trial(space, track, space.cuts(track)[-1], history).key)
         return result.accuracy if result else -1.0
 
     best_first = sorted(space.tracks, key=probe, reverse=True)
@@ -120,7 +134,7 @@ def best_trained_cut(space: Space, track: Track, history: History) -> int | None
     deepest = space.deepest(track.configuration)
     found = [
         result for cut in space.coarse_cuts(track) if cut < deepest
-        and (result := history.get(space.trial(track, cut).key)) and result.accuracy >= 0
+        and (result := history.get(search_trial(space, track, cut, history).key)) and result.accuracy >= 0
     ]  # fmt: skip
     return max(found, key=lambda r: r.merit).trial.cut if found else None
 
@@ -132,7 +146,7 @@ def best_ratio(space: Space, track: Track, history: History) -> float:
         return RATIOS[0]
     found = [
         (result.merit, ratio) for ratio in RATIOS
-        if (result := history.get(space.trial(track, cut, ratio=ratio).key))
+        if (result := history.get(search_trial(space, track, cut, history, ratio).key))
     ]  # fmt: skip
     return max(found, key=lambda pair: pair[0])[1] if found else RATIOS[0]
 

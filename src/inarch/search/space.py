@@ -11,9 +11,10 @@ from inarch.training.trial import TrainingSettings, Trial
 # Ratios of the old layers' rate to the new layers' rate. The first is that of "Growing a Brain" (arXiv 1907.07844),
 # where new layers learn ten times as fast; every configuration gets the same grid.
 RATIOS = (0.1, 0.01, 1.0)
-# Multiples of the rate found by the range test, for the baselines that have no cuts to search.
+# Multiples of the rate found by the range test: every track tries the first three where only new layers train, which
+# is cheap, and goes on with the best of them; the linear probe, which has no cuts to search, tries all.
 MULTIPLES = (1.0, 1 / 3, 3.0)
-PROBE_MULTIPLES = (1.0, 1 / 3, 3.0, 1 / 10, 10.0)
+PROBE_MULTIPLES = (*MULTIPLES, 1 / 10, 10.0)
 
 TRADITIONAL = Configuration("replace", "none")
 

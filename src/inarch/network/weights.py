@@ -1,0 +1,115 @@
+"""Weights from safetensors files: nothing in them can run, and they fit or the error says where they do not."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from inarch.errors import SourceError
+
+_NAMED = 3
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name, floating-point ones as float32.
+
+    Raises SourceError where there is no such file or it is anything else (a pickle for instance: nothing in it runs).
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(10)
+        state = load_file(path)
+    except OSError as error:
+        raise SourceError(
+            f"The weights '{path.name}' cannot be read: {error.strerror or error}.", "Check the path."
+        ) from error
+    except SafetensorError as error:
+        pickled = start.startswith((b"\x80", b"PK")) or path.suffix in {".pth", ".pt", ".bin", ".pkl", ".ckpt"}
+        kind = "a pickle, which could run code when it is loaded, " if pickled else ""
+        raise SourceError(
+            f"The weights '{path.name}' are {kind}not a safetensors file ({error}). Nothing in the file was run.",
+            "Convert them where you trust them: safetensors.torch.save_file(torch.load(FILE, weights_only=True), "
+            "'weights.safetensors').",
+        ) from error
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+
+
+def fit_weights(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """Puts `state` into `network`, all of it. Raises SourceError that names the first keys and shapes that differ."""
+    own = network.state_dict()
+    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in state if name not in own]
+    differing = [name for name in own if name in state and own[name].shape != state[name].shape]
+    if not (missing or unexpected or differing):
+        network.load_state_dict(dict(state), strict=False)
+        return
+    layers = {name.rpartition(".")[0] for name in differing}
+    only_outputs = all(own[name].shape[1:] == state[name].shape[1:] for name in differing)
+    if not (missing or unexpected) and len(layers) == 1 and only_outputs:
+        theirs, ours = state[differing[0]].shape[0], own[differing[0]].shape[0]
+        raise SourceError(
+            f"{where}: the weights are for another number of classes: '{differing[0]}' is "
+            f"{list(state[differing[0]].shape)} instead of {list(own[differing[0]].shape)}.",
+            f'Build the network for {theirs} instead of {ours}: "arguments": {{"num_classes": {theirs}}} in a card.',
+        )
+    parts = [_first("missing in the weights", missing), _first("not known to the network", unexpected)]
+    shapes = [f"{name} is {list(state[name].shape)} instead of {list(own[name].shape)}" for name in differing]
+    parts.append(_first("of another shape", shapes))
+    raise SourceError(
+        f"{where}: the weights do not fit the network ({type(network).__name__}): {'; '.join(p for p in parts if p)}.",
+        "Check the name of the network and its arguments against where the weights come from.",
+    )
+
+
+def _first(problem: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{problem}: {', '.join(names[:_NAMED])}{more}"
+
+
+def first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d] | None:
+    """Path and module of the convolution that reads the images, None where the network begins otherwise."""
+    convolutions = ((path, m) for path, m in network.named_modules() if isinstance(m, nn.Conv2d))
+    return next(convolutions, None)
+
+
+def take_grey_images(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Narrows the first convolution to one channel where that of `state` has one."""
+    found = first_convolution(network)
+    if found is None:
+        return
+    path, convolution = found
+    weight = state.get(f"{path}.weight")
+    if weight is not None and weight.dim() == 4 and weight.shape[1] == 1 < convolution.in_channels:
+        if convolution.groups != 1:
+            return
+        convolution.in_channels = 1
+        convolution.weight = nn.Parameter(torch.empty_like(convolution.weight[:, :1]))
+
+
+def check_finite(network: nn.Module, where: str) -> None:
+    """Raises SourceError that names the first parameter or buffer with a value that is not a number or infinite."""
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            count = int((~torch.isfinite(tensor)).sum())
+            raise SourceError(
+                f"{where}: the weights are damaged: '{name}' has {count} value(s) that are not finite numbers.",
+                "Get the weights again from where they come from.",
+            )
+
+
+def weights_digest(network: nn.Module) -> str:
+    """sha256 over names, types, shapes and bytes of all parameters and buffers, sorted by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        data = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {data.dtype} {list(data.shape)}\n".encode())
+        digest.update(data.reshape(-1).view(torch.uint8).numpy().tobytes() if data.numel() else b"")
+    return digest.hexdigest()

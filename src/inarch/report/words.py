@@ -1,0 +1,82 @@
+"""Figures as a reader sees them: percentages, points of difference, p-values, names of configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+ROLES: Final = {
+    "chosen": "The choice",
+    "model": "The delivered model (first seed of the choice)",
+    "traditional": "Traditional fine-tuning of all layers",
+    "linear_probe": "Linear probe (nothing old trained)",
+    "replace_best_cut": "Replace, at its own best cut",
+    "retain_best_cut": "Retain, at its own best cut",
+    "deepen_best_cut": "Deepen, at its own best cut",
+    "joined_best_cut": "Joined, at its own best cut",
+}
+
+
+def role(name: str) -> str:
+    """The role of a tested configuration in words; an unknown one keeps its name."""
+    return ROLES.get(name, name.replace("_", " "))
+
+
+def percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f} %"
+
+
+def percent_range(interval: list[float]) -> str:
+    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f} %"
+
+
+def points(difference: float) -> str:
+    """A difference of fractions in percentage points, always with a sign; minus zero is not one."""
+    text = f"{100 * difference:+.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
+
+
+def points_range(interval: list[float]) -> str:
+    return f"{points(interval[0])} to {points(interval[1])}"
+
+
+def p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def rate(value: float) -> str:
+    return f"{value:.2g}"
+
+
+def duration(seconds: float) -> str:
+    """Whole seconds, with minutes and hours where there are any."""
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def configuration(place: Mapping[str, Any]) -> str:
+    """A graft, its hidden layers and its harmonising: `deepen 512-256, l2`."""
+    sizes = "-".join(map(str, place["hidden"]))
+    graft = f"{place['graft']} {sizes}" if sizes else str(place["graft"])
+    return graft if place["harmonise"] == "none" else f"{graft}, {place['harmonise']}"
+
+
+def frozen(cut: Mapping[str, Any]) -> str:
+    """What a cut freezes."""
+    return "nothing" if cut["index"] == 0 else f"{cut['index']} stages, up to {cut['name']}"
+
+
+def setting(value: Any) -> str:
+    """A recorded setting of any kind, on one line."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {setting(item)}" for name, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(setting(item) for item in value)
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
