@@ -15,6 +15,7 @@ from typing import Any, final
 
 import torch
 
+from inarch import __version__
 from inarch.data import DataSet, PixelSize, Views, open_dataset
 from inarch.errors import DataError, UsageError
 from inarch.features.store import Images, Machine, PrefixStore
@@ -274,7 +275,7 @@ def recorded_machine(folder: RunFolder, options: StudyOptions) -> Machine:
             "device": chosen_device(options.device),
             "precision": options.precision,
             "threads": options.threads or torch.get_num_threads(),
-            "versions": {name: version(name) for name in ("inarch", "torch", "torchvision", "timm", "numpy")},
+            "versions": {"inarch": __version__} | {n: version(n) for n in ("torch", "torchvision", "timm", "numpy")},
             "processor": platform.machine(),
         }
         folder.ledger.set_meta("environment", environment)

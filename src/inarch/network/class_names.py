@@ -1,4 +1,4 @@
-"""Names of source classes: the 1000 of ImageNet-1k from timm's own tables, lists from files, numbers as a last resort."""
+"""Names of source classes: the 1000 of ImageNet-1k from timm's own tables, or lists from files."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from timm.data import ImageNetInfo
+import timm.data
 
 from inarch.errors import SourceError
 
@@ -20,14 +21,18 @@ _CRANES = {134: "crane (bird)", 517: "crane (machine)"}
 @functools.cache
 def imagenet_1k() -> tuple[str, ...]:
     """The 1000 classes in the usual order (WordNet ids sorted): the first synonym of each, made unique."""
-    info = ImageNetInfo()
-    return _short([info.index_to_description(i) for i in range(info.num_classes())], _CRANES)
+    return _short(_descriptions(""), _CRANES)
 
 
 def imagenet_subset(name: str) -> tuple[str, ...]:
     """The classes of a data set of timm's tables (`imagenet-22k`, `imagenet-12k`, ...), in their order there."""
-    info = ImageNetInfo(name)
-    return _short([info.index_to_description(i) for i in range(info.num_classes())], {})
+    return _short(_descriptions(name.removeprefix("imagenet-")), {})
+
+
+def _descriptions(subset: str) -> list[str]:
+    tables: Any = timm.data
+    info = tables.ImageNetInfo(subset)
+    return [info.index_to_description(i) for i in range(info.num_classes())]
 
 
 def _short(descriptions: Sequence[str], given: dict[int, str]) -> tuple[str, ...]:

@@ -142,6 +142,8 @@ def _untied(cuttable: CuttableGraph) -> dict[int, Cut]:
 def _cuttable_by_hand(network: nn.Module, layer: str, example: Tensor, paths: Sequence[str]) -> CuttableGraph:
     """The network with the modules at `paths` kept whole; where it cannot be traced even so, these modules in a row."""
     known = dict(network.named_modules())
+    if not paths:
+        raise SourceError("No module is named to cut the network behind.", "Give paths of modules, like layer1.0.")
     for path in paths:
         if path not in known or not path:
             near = difflib.get_close_matches(path, known, 3)
@@ -171,7 +173,7 @@ def _cuts_by_hand(
     """A cut behind each module but the last before the classification layer, whose stage reaches up to that layer."""
     ends = {str(node.target): i for i, node in enumerate(cuttable.operations) if node.op == "call_module"}
     names = [path for path in paths if path != layer and ends.get(path, len(ends)) <= last.position]
-    cuts = []
+    cuts: list[Cut] = []
     for path in names[:-1]:
         cut = allowed.get(ends[path])
         if (
@@ -185,10 +187,6 @@ def _cuts_by_hand(
                 "Leave it out, or name the modules in the order in which they run.",
             )
         cuts.append(cut)
-    if not names:
-        raise SourceError(
-            f"No module named by hand ({', '.join(paths)}) runs before the classification layer '{layer}'."
-        )
     return [*cuts, last], [*names, LAST_STAGE]
 
 

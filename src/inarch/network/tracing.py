@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import operator
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
@@ -28,10 +27,6 @@ from torch import Tensor, fx, nn
 from inarch.errors import SourceError
 
 _BY_HAND = "Name its stages by hand: --stages with the paths of modules that run one after the other."
-_OPERATORS: dict[Any, Callable[..., Any]] = {
-    getattr(operator, f"i{name}"): getattr(operator, name)
-    for name in ("add", "sub", "mul", "truediv", "floordiv", "matmul", "mod", "pow")
-} | {getattr(operator, f"i{name}"): getattr(operator, f"{name}_") for name in ("and", "or")}
 
 
 class _BufferProxy(fx.Proxy):
@@ -60,12 +55,13 @@ class _ModeAwareTracer(fx.Tracer):
     """Symbolic tracer that reads every module's mode at run time and remembers where tracing failed."""
 
     def __init__(self, kept_whole: Iterable[str]) -> None:
-        functions = tuple(f for f in timm.layers.get_notrace_functions() if callable(f))
+        registry: Any = timm.layers
+        functions = tuple(f for f in registry.get_notrace_functions() if callable(f))
         super().__init__(
             autowrap_modules=(math, torchvision.ops), autowrap_functions=functions, param_shapes_constant=True
         )
         self.kept_whole = frozenset(kept_whole)
-        self.leaf_classes = tuple(timm.layers.get_notrace_modules())
+        self.leaf_classes = tuple(registry.get_notrace_modules())
         self.owner_of_mode: dict[fx.Node, str] = {}
         self.branches_on_mode: set[str] = set()
         self.failed_in: str | None = None
@@ -199,9 +195,6 @@ def _make_out_of_place(node: fx.Node, network: nn.Module) -> bool:
         return False
     if node.op != "call_function":
         return False
-    if node.target in _OPERATORS:
-        node.target = _OPERATORS[node.target]
-        return True
     name = getattr(node.target, "__name__", "")
     if name.endswith("_") and not name.endswith("__"):
         home = torch if hasattr(torch, name[:-1]) else F
@@ -229,6 +222,7 @@ def chain_of_modules(network: nn.Module, paths: Iterable[str]) -> fx.Graph:
         value = graph.call_module(path, (value,))
         value.meta["nn_module_stack"] = {path: (path, type(network.get_submodule(path)))}
     graph.output(value)
+    _write_nothing_over(graph, network)
     return graph
 
 

@@ -1,0 +1,175 @@
+"""The search on made-up results: what it tries, in which order, what it chooses. Nothing is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from inarch.network.grafts import Configuration
+from inarch.search.choice import best_of_graft, candidate, choose, confirmations, roles, to_confirm
+from inarch.search.rounds import (
+    expected_trials, linear_probes, neighbours, next_round, ordered_tracks, track_results, traditional_grid,
+)  # fmt: skip
+from inarch.search.space import FAILED, MULTIPLES, RATIOS, TRADITIONAL, Result, Space, Track
+from inarch.training.trial import TrainingSettings, Trial
+
+REPLACE, RETAIN, RETAIN_L2 = (Configuration("replace", "none"), Configuration("retain", "none"), Configuration("retain", "l2"))
+STAGES = 16
+
+
+def a_space(*configurations: Configuration, **changes: object) -> Space:
+    tracks = tuple(Track(c, "fine-tuning") for c in configurations or (REPLACE, RETAIN, RETAIN_L2))
+    rates = {c: 0.03 for c in (REPLACE, RETAIN, RETAIN_L2, Configuration("joined", "l2"))}
+    return replace(Space(STAGES, tracks, TrainingSettings(epochs=1), rates), **changes)  # type: ignore[arg-type]
+
+
+def searched(space: Space, accuracy: Callable[[Trial], float]) -> dict[str, Result]:
+    """The whole search on results that a function gives."""
+    history: dict[str, Result] = {}
+    while (found := next_round(space, history)) is not None:
+        trial = found.trials[0]
+        history[trial.key] = Result(trial, accuracy(trial), 1 - accuracy(trial))
+    return history
+
+
+def peak(at: int, graft: str = "retain") -> Callable[[Trial], float]:
+    """Accuracy that falls off on both sides of a cut, and is higher for one graft."""
+    return lambda t: 0.8 - 0.01 * abs(t.cut - at) + (0.05 if t.configuration.graft == graft else 0)
+
+
+@pytest.mark.parametrize("at", range(STAGES + 1))
+def test_the_search_finds_the_best_cut_of_a_single_peak_without_trying_all(at: int) -> None:
+    space = a_space(RETAIN)
+    history = searched(space, peak(at))
+    results = track_results(space.proposal[0], space, history)
+    assert max(results, key=lambda r: r.merit).trial.cut == at
+    assert len({r.trial.cut for r in results}) < STAGES
+
+
+def test_rounds_come_in_the_order_of_the_docstring() -> None:
+    space, history, names = a_space(), {}, []
+    while (found := next_round(space, history)) is not None:
+        names.append(found.name)
+        trial = found.trials[0]
+        history[trial.key] = Result(trial, peak(9)(trial), 0.5)
+    assert list(dict.fromkeys(names)) == ["probes", "traditional", "coarse cuts", "rates", "finer cuts"]
+    assert names == sorted(names, key=["probes", "traditional", "coarse cuts", "rates", "finer cuts"].index)
+
+
+def test_the_first_trial_is_the_linear_probe_and_no_trial_is_proposed_twice() -> None:
+    space = a_space()
+    first = next_round(space, {})
+    assert first is not None
+    assert first.trials[0] == linear_probes(space)[0]
+    keys = [t.key for t in expected_trials(space)]
+    assert len(keys) == len(set(keys))
+
+
+def test_every_track_gets_the_same_rule_of_rates() -> None:
+    space = a_space()
+    history = searched(space, peak(6))
+    for track in space.proposal:
+        trials = [r.trial for r in track_results(track, space, history)]
+        deepest = space.deepest(track.configuration)
+        probes = {t.new_layer_learning_rate for t in trials if t.cut == deepest}
+        assert probes >= {float(f"{0.03 * m:.6g}") for m in MULTIPLES}
+        ratios = {round(t.learning_rate / t.new_layer_learning_rate, 3) for t in trials if t.cut < deepest}
+        assert ratios == set(RATIOS)
+
+
+def test_the_baselines_run_whatever_the_proposal_is() -> None:
+    space = a_space(RETAIN, proposal=(Track(RETAIN, "l2-sp", (3,)),))
+    history = searched(space, peak(6))
+    assert {t.key for t in (*traditional_grid(space), *linear_probes(space))} <= history.keys()
+    found = roles(space, history)
+    assert {"retain_best_cut", "traditional", "linear_probe", "replace_best_cut"} == found.keys()
+    assert found["retain_best_cut"].cut == 3
+    assert found["retain_best_cut"].method == "l2-sp"
+    assert found["traditional"].configuration == TRADITIONAL
+    assert found["traditional"].cut == 0
+    assert found["linear_probe"].cut == STAGES - 1
+    assert 5 <= found["replace_best_cut"].cut <= 7
+
+
+def test_restricted_cuts_are_all_tried_and_nothing_else() -> None:
+    space = a_space(RETAIN, proposal=(Track(RETAIN, "fine-tuning", (2, 5, 16)),))
+    history = searched(space, peak(9))
+    assert {r.trial.cut for r in track_results(space.proposal[0], space, history)} == {2, 5, 16}
+
+
+def test_what_is_left_out_is_not_proposed_again() -> None:
+    space = a_space()
+    first = next_round(space, {})
+    assert first is not None
+    later = next_round(space, {}, frozenset(t.key for t in first.trials))
+    assert later is not None
+    assert not {t.key for t in later.trials} & {t.key for t in first.trials}
+
+
+def test_neighbours_lie_half_way_to_the_tried_cuts() -> None:
+    space = a_space(RETAIN)
+    history = {
+        t.key: Result(t, a, 0.5)
+        for cut, a in ((0, 0.5), (8, 0.9), (16, 0.6))
+        if (t := space.trial(space.proposal[0], cut))
+    }
+    assert neighbours(space, space.proposal[0], history) == [4, 12]
+
+
+def test_of_every_graft_the_variant_that_probed_best_is_searched_first() -> None:
+    space = a_space()
+    history = searched(space, lambda t: 0.9 if t.configuration == RETAIN_L2 else 0.5)
+    assert [t.configuration for t in ordered_tracks(space, history)] == [REPLACE, RETAIN_L2, RETAIN]
+
+
+def test_ties_go_to_the_lower_log_loss_then_to_the_deeper_cut() -> None:
+    space = a_space(RETAIN)
+    track = space.proposal[0]
+    results = [Result(space.trial(track, cut), 0.9, loss) for cut, loss in ((2, 0.3), (4, 0.2), (8, 0.2))]
+    assert best_of_graft(space, {r.trial.key: r for r in results})["retain"].cut == 8
+
+
+def test_failed_trials_are_never_chosen() -> None:
+    space = a_space(RETAIN)
+    history = searched(space, lambda t: FAILED if t.cut not in (0, 16) else 0.4)
+    assert best_of_graft(space, history)["retain"].cut in (0, 16)
+
+
+def test_confirmation_uses_seeds_of_its_own_seed_by_seed_with_the_baselines_early() -> None:
+    space = a_space(seeds=2)
+    history = searched(space, peak(9))
+    trials = list(to_confirm(space, history))
+    assert {t.seed for t in trials} == {1, 2}
+    assert [t.seed for t in trials] == sorted(t.seed for t in trials)
+    found = roles(space, history)
+    wanted = [found["retain_best_cut"], found["traditional"], found["linear_probe"]]
+    assert [t.key for t in trials[:3]] == [confirmations(space, t)[0].key for t in wanted]
+
+
+def test_the_choice_is_among_confirmed_candidates_over_the_seeds_that_all_have() -> None:
+    space = a_space(REPLACE, RETAIN, seeds=3)
+    history = searched(space, peak(9))
+    best = best_of_graft(space, history)
+    replaced, kept = confirmations(space, best["replace"]), confirmations(space, best["retain"])
+    # The search preferred retain; one confirmation each says otherwise, and a second one of retain does not count yet.
+    for trial, accuracy in ((replaced[0], 0.9), (kept[0], 0.7), (kept[1], 1.0)):
+        history[trial.key] = Result(trial, accuracy, 0.5)
+    choice = choose(space, history)
+    assert choice is not None
+    assert choice.trial == best["replace"]
+    assert choice.confirmed
+    history[replaced[1].key] = Result(replaced[1], 0.5, 0.5)
+    later = choose(space, history)
+    assert later is not None
+    assert later.trial == best["retain"]
+    assert [r.trial.seed for r in candidate(space, history, best["retain"]).results] == [1, 2]
+
+
+def test_without_confirmations_the_search_result_stands_and_says_so() -> None:
+    space = a_space(RETAIN)
+    choice = choose(space, searched(space, peak(4)))
+    assert choice is not None
+    assert not choice.confirmed
+    assert choice.trial.cut == 4

@@ -1,0 +1,236 @@
+"""The training loop: frozen is frozen, equal trials are equal, and what goes wrong is recorded."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+from workbench import SETTINGS, workbench
+
+from inarch.errors import UsageError
+from inarch.launch.here import TRIAL
+from inarch.methods import METHODS, make_method
+from inarch.network.grafts import GRAFT_NAMES, Configuration, graft_class
+from inarch.training.fit import (
+    OutOfTimeError, Watch, class_weights, epoch_order, split_batches, train, view_number,
+)  # fmt: skip
+from inarch.training.range_test import choose_rate, range_test
+from inarch.training.schedule import default_epochs, warmup_cosine
+from inarch.training.trial import TrainingSettings, Trial
+
+RETAIN = Configuration("retain", "l2")
+
+
+def a_trial(configuration: Configuration = RETAIN, cut: int = 1, **changes: object) -> Trial:
+    trial = Trial(configuration, cut, "fine-tuning", 0.01, 0.05, 1, SETTINGS)
+    return replace(trial, **changes)  # type: ignore[arg-type]
+
+
+def all_cuts() -> list[tuple[str, int]]:
+    return [(g, k) for g in GRAFT_NAMES for k in range(4 if graft_class(g).keeps_layer else 3)]
+
+
+@pytest.mark.parametrize(("graft", "cut"), all_cuts())
+def test_frozen_stages_are_bit_identical_after_training_and_the_rest_moves(
+    tmp_path: Path, graft: str, cut: int
+) -> None:
+    with workbench(tmp_path) as bench:
+        trial = a_trial(Configuration(graft, "batch", (4,) if graft == "deepen" else ()), cut)
+        network = bench.network(trial)
+        source = {name: value.clone() for name, value in bench._network.state_dict().items()}
+        train(network, trial, bench.store, make_method("fine-tuning"), Watch())
+        after = bench._network.state_dict()
+        last = len(bench.staged.stages) - 1
+        used = last + 1 if graft_class(graft).keeps_layer else last
+        for stage in bench.staged.stages:
+            names = bench.staged.parameter_names(stage.index)  # type: ignore[attr-defined]
+            same = [torch.equal(source[name], after[name]) for name in names]
+            if stage.index <= cut or stage.index > used:
+                assert all(same), f"stage {stage.index} should not have moved"
+            else:
+                assert not any(s for s, name in zip(same, names, strict=True) if name.endswith("weight"))
+
+
+def test_the_same_trial_twice_gives_the_same_bits_and_other_seeds_other_ones(tmp_path: Path) -> None:
+    with workbench(tmp_path) as bench:
+        found = [
+            train(bench.network(trial), trial, bench.store, make_method("fine-tuning"), Watch()).validation
+            for trial in (a_trial(cut=0), a_trial(cut=0), a_trial(cut=0, seed=2))
+        ]
+    assert np.array_equal(found[0], found[1])
+    assert not np.array_equal(found[0], found[2])
+
+
+def test_training_leaves_the_random_state_as_it_was(tmp_path: Path) -> None:
+    with workbench(tmp_path) as bench:
+        trial = a_trial(cut=0)
+        before = torch.get_rng_state()
+        train(bench.network(trial), trial, bench.store, make_method("fine-tuning"), Watch())
+        assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("method", [m.name for m in METHODS])
+@pytest.mark.parametrize("graft", GRAFT_NAMES)
+def test_the_training_loss_falls_with_every_method_on_every_graft(tmp_path: Path, method: str, graft: str) -> None:
+    with workbench(tmp_path, epochs=6) as bench:
+        configuration = Configuration(graft, "l2", (8,) if graft == "deepen" else ())
+        settings = replace(SETTINGS, epochs=6)
+        trial = Trial(configuration, 0, method, 0.002, 0.01, 1, settings)
+        epochs = train(bench.network(trial), trial, bench.store, make_method(method), Watch()).epochs
+    assert epochs[-1].training_loss < epochs[0].training_loss - 0.05
+
+
+def test_a_diverging_trial_is_recorded_as_failed_with_its_reason_and_rates(tmp_path: Path) -> None:
+    with workbench(tmp_path) as bench:
+        result = bench.run(a_trial(cut=0, learning_rate=1e30, new_layer_learning_rate=1e30), Watch())
+        (record,) = bench.folder.ledger.records(TRIAL)
+        again = bench.run(a_trial(cut=0), Watch())
+    assert result.accuracy < 0
+    assert record.outcome["status"] == "failed"
+    assert "training loss became" in record.outcome["reason"]
+    assert "1e+30" in record.outcome["reason"]
+    assert again.accuracy >= 0
+
+
+def test_a_trial_stops_at_its_deadline_and_leaves_no_record(tmp_path: Path) -> None:
+    with workbench(tmp_path) as bench:
+        with pytest.raises(OutOfTimeError):
+            bench.run(a_trial(), Watch(deadline=time.monotonic() - 1))
+        assert bench.folder.ledger.records(TRIAL) == []
+
+
+def test_a_last_batch_of_one_image_joins_the_one_before() -> None:
+    assert [len(b) for b in split_batches(np.arange(9), 4)] == [4, 5]
+    assert [len(b) for b in split_batches(np.arange(10), 4)] == [4, 4, 2]
+    assert [len(b) for b in split_batches(np.arange(1), 4)] == [1]
+
+
+def test_a_training_set_of_one_more_than_a_batch_trains_with_batch_normalisation(tmp_path: Path) -> None:
+    with workbench(tmp_path) as bench:
+        images = len(bench.store.images.rows["train"])
+        trial = a_trial(Configuration("retain", "batch"), settings=replace(SETTINGS, batch_size=images - 1))
+        result = bench.run(trial, Watch())
+    assert result.accuracy >= 0
+
+
+def test_class_weights_are_inverse_to_counts_and_have_mean_one_over_images() -> None:
+    labels = np.array([0] * 6 + [1] * 3 + [2])
+    weights = class_weights(labels, 3)
+    torch.testing.assert_close(weights, torch.tensor([10 / 18, 10 / 9, 10 / 3]))
+    assert float(weights[torch.from_numpy(labels)].mean()) == pytest.approx(1.0)
+
+
+def test_the_balanced_sampler_draws_every_class_equally_often() -> None:
+    labels = np.array([0] * 900 + [1] * 90 + [2] * 10)
+    settings = TrainingSettings(epochs=1, balance="sampler")
+    drawn = np.concatenate([labels[epoch_order(labels, settings, 0, epoch)] for epoch in range(20)])
+    assert np.bincount(drawn) / len(drawn) == pytest.approx([1 / 3] * 3, abs=0.02)
+    plain = epoch_order(labels, TrainingSettings(epochs=1), 0, 0)
+    assert sorted(plain) == list(range(1000))
+
+
+def test_the_balance_of_the_loss_changes_what_is_learned(tmp_path: Path) -> None:
+    with workbench(tmp_path) as bench:
+        bench.store.images.labels["train"][: len(bench.store.images.labels["train"]) // 2] = 0
+        found = [
+            bench.run(a_trial(settings=replace(SETTINGS, balance=balance)), Watch()).log_loss
+            for balance in ("none", "loss")
+        ]
+    assert found[0] != found[1]
+
+
+def test_no_two_seeds_share_a_view() -> None:
+    views = {view_number(seed, epoch) for seed in range(5) for epoch in range(100)}
+    assert len(views) == 500
+
+
+def test_the_schedule_warms_up_and_ends_near_zero() -> None:
+    rates = [warmup_cosine(step, 100, 0.1) for step in range(100)]
+    assert rates[0] < rates[5] < rates[9] < rates[10] == 1.0
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert rates[-1] < 0.01
+    assert warmup_cosine(0, 1, 0.1) == 1.0
+
+
+def test_default_epochs_see_small_data_sets_more_often() -> None:
+    assert [default_epochs(n, 32) for n in (100, 1000, 3000, 100_000)] == [30, 26, 9, 8]
+
+
+def test_the_range_test_leaves_the_network_bit_identical_and_is_deterministic(tmp_path: Path) -> None:
+    with workbench(tmp_path) as bench:
+        trial = a_trial(Configuration("deepen", "batch", (6,)), cut=3)
+        network = bench.network(trial).train()
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        first, again = (range_test(network, SETTINGS, 0, bench.store) for _ in range(2))
+        after = network.state_dict()
+        assert before.keys() == after.keys()
+        assert all(torch.equal(value, after[name]) for name, value in before.items())
+        assert network.graft.training
+    assert first == again
+    assert len(first.rates) > 20
+
+
+def test_the_range_test_depends_on_the_size_of_the_new_layers(tmp_path: Path) -> None:
+    with workbench(tmp_path) as bench:
+        losses = [
+            range_test(bench.network(a_trial(Configuration("deepen", "none", (size,)), 3)), SETTINGS, 0, bench.store)
+            for size in (2, 256)
+        ]
+    assert losses[0].losses != losses[1].losses
+
+
+def test_the_range_test_takes_a_third_of_the_rate_with_the_lowest_loss() -> None:
+    assert choose_rate([0.001, 0.01, 0.1, 1.0], [3.0, 2.0, 1.0, 5.0]) == pytest.approx(0.1 / 3)
+
+
+def test_l2_sp_adds_the_pull_towards_the_start_and_of_new_weights_towards_zero(tmp_path: Path) -> None:
+    with workbench(tmp_path) as bench:
+        network = bench.network(a_trial(cut=1))
+        method = make_method("l2-sp")
+        method.prepare(network)
+        old, new = network.old_parameters(), [p for p in network.new_parameters() if p.ndim >= 2]
+        with torch.no_grad():
+            for parameter in old:
+                parameter.add_(0.5)
+        expected = 0.1 / 2 * 0.25 * sum(p.numel() for p in old) + 0.01 / 2 * sum(float(p.detach().pow(2).sum()) for p in new)
+        assert float(method.loss(torch.tensor(1.0), network).detach()) == pytest.approx(1 + expected, rel=1e-5)
+
+
+def test_label_smoothing_is_that_of_cross_entropy() -> None:
+    logits, labels = torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([0])
+    log = logits.log_softmax(dim=1)[0]
+    expected = -(0.9 + 0.1 / 3) * log[0] - 0.1 / 3 * (log[1] + log[2])
+    torch.testing.assert_close(F.cross_entropy(logits, labels, label_smoothing=0.1), expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "epochs is 0"),
+        ({"batch_size": 1}, "batch_size is 1"),
+        ({"optimiser": "lion"}, "sgd, adamw"),
+        ({"balance": "focal"}, "none, loss, sampler"),
+        ({"label_smoothing": 1.0}, "label_smoothing"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        TrainingSettings(**({"epochs": 1} | changes))  # type: ignore[arg-type]
+
+
+def test_unknown_methods_name_the_known_ones() -> None:
+    with pytest.raises(UsageError, match=r"'magic'.*fine-tuning, l2-sp"):
+        make_method("magic")
+
+
+def test_a_trial_survives_json_with_its_key() -> None:
+    trial = a_trial(Configuration("deepen", "l2", (8, 4)), settings=replace(SETTINGS, label_smoothing=0.2))
+    again = Trial.from_json(trial.to_json())
+    assert again == trial
+    assert again.key == trial.key
+    assert replace(trial, seed=9).key != trial.key
