@@ -14,7 +14,7 @@ from torch import nn
 SIDE = 16
 SOURCE_CLASSES = 6
 
-NETWORK = '''
+NETWORK = """
 from torch import nn
 
 def toy(num_classes: int = 6) -> nn.Module:
@@ -23,7 +23,7 @@ def toy(num_classes: int = 6) -> nn.Module:
         nn.Conv2d(8, 12, 3, padding=1), nn.BatchNorm2d(12), nn.ReLU(inplace=True), nn.Dropout(0.1),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, num_classes),
     )
-'''
+"""
 
 
 def toy_network() -> nn.Module:

@@ -39,7 +39,7 @@ ImageSize = Annotated[int | None, typer.Option(help="Side of the images that the
 ClassNames = Annotated[Path | None, typer.Option(help="Names of the source classes: JSON list, or a line each.")]
 MaxPixels = Annotated[int, typer.Option(help="Images with more pixels are set aside.")]
 StagesByHand = Annotated[
-    str, typer.Option("--stages", help="Modules at whose end the network may be cut, separated by commas; for networks that cannot be traced.")
+    str, typer.Option("--stages", help="Modules to cut behind, with commas, where a network cannot be traced.")
 ]  # fmt: skip
 
 
@@ -92,15 +92,15 @@ def fit(
     classes: ClassNames = None,
     image_size: ImageSize = None,
     stages: StagesByHand = "",
-    time_limit: Annotated[str, typer.Option(help="Budget of this call, such as 20m or 1h30m; call again to go on.")] = "",
-    cuts: Annotated[str, typer.Option(help="Cuts to try: numbers or names of stages, none, or all; else searched.")] = "",
+    time_limit: Annotated[str, typer.Option(help="Budget of this call, such as 20m; call again to go on.")] = "",
+    cuts: Annotated[str, typer.Option(help="Cuts to try: numbers or names of stages, none, all; else searched.")] = "",
     grafts: Annotated[str, typer.Option(help="Grafts to try.")] = "replace,retain,deepen,joined",
     harmonise: Annotated[str, typer.Option(help="Ways to harmonise to try: none, l2, batch.")] = "none,l2",
-    hidden: Annotated[list[str] | None, typer.Option(help="Sizes of the layers that deepen appends, such as 512 or 512,256; may be given several times.")] = None,
+    hidden: Annotated[list[str] | None, typer.Option(help="Sizes of appended layers: 512 or 512,256.")] = None,
     method: Annotated[str, typer.Option(help="How the target network is trained: fine-tuning, l2-sp.")] = "fine-tuning",
     seeds: Annotated[int, typer.Option(help="How often the best are trained again before the choice.")] = 3,
     seed: Annotated[int, typer.Option(help="Decides splits, views, order and initial weights.")] = 0,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training images; default: about 800 steps.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images; else about 800 steps.")] = None,
     batch_size: Annotated[int, typer.Option(help="Images a training step.")] = 32,
     optimiser: Annotated[str, typer.Option(help="sgd or adamw.")] = "sgd",
     label_smoothing: Annotated[float, typer.Option(help="From 0 to below 1.")] = 0.1,
@@ -120,7 +120,8 @@ def fit(
         grafts=words(grafts), harmonise=words(harmonise), cuts=words(cuts), method=method, seeds=seeds, seed=seed,
         hidden=tuple(sizes(text) for text in hidden) if hidden else StudyOptions.hidden, epochs=epochs,
         batch_size=batch_size, optimiser=optimiser, label_smoothing=label_smoothing, balance=balance, device=device,
-        precision=precision, threads=threads, max_pixels=max_pixels, stages=words(stages), time_limit=seconds(time_limit),
+        precision=precision, threads=threads, max_pixels=max_pixels, stages=words(stages),
+        time_limit=seconds(time_limit),
     )  # fmt: skip
     with progress_on_terminal() as progress:
         results = run(data, source, out, options, source_options(weights, image_size, classes), progress)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from inarch.errors import UsageError
 from inarch.methods import make_method
+from inarch.network.adapted import Stages
 from inarch.network.grafts import GRAFT_NAMES, Configuration, configurations
 from inarch.network.layers import HARMONISERS
-from inarch.network.adapted import Stages
 from inarch.training.schedule import default_epochs
 from inarch.training.trial import PRECISIONS, TrainingSettings
 
@@ -26,7 +25,8 @@ class StudyOptions:
 
     cuts: indices or names of stages, `none` for index 0, or the one word `all`; empty: they are searched.
     hidden: sizes of the layers that deepen appends, one tuple a variant. epochs: None follows the number of training
-    images. stages: modules at whose end a network that cannot be traced may be cut. time_limit: seconds for this call, not part of the study. threads: None takes as many as there are.
+    images. stages: modules at whose end a network that cannot be traced may be cut. time_limit: seconds for this call,
+    not part of the study. threads: None takes as many as there are.
     """
 
     grafts: tuple[str, ...] = GRAFT_NAMES
@@ -99,7 +99,9 @@ def chosen_device(name: str) -> str:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"--device {name} cannot be used: {str(error).splitlines()[0]}", "Try --device cpu.") from error
+        raise UsageError(
+            f"--device {name} cannot be used: {str(error).splitlines()[0]}", "Try --device cpu."
+        ) from error
     return name
 
 

@@ -131,7 +131,7 @@ class Outcome:
         return np.stack([self._probabilities(r.trial).argmax(axis=1) == self._labels for r in found.results])
 
     def _paired(self) -> list[dict[str, Any]]:
-        rows = []
+        rows: list[dict[str, Any]] = []
         for role in BASELINES:
             other = self._roles.get(role)
             if other is None or other.trial.key == self.chosen.trial.key:
@@ -156,7 +156,11 @@ class Outcome:
             best_candidate(
                 self._space,
                 self._history,
-                [c.trial for c in self._roles.values() if graft_class(c.trial.configuration.graft).keeps_layer is keeps],
+                [
+                    c.trial
+                    for c in self._roles.values()
+                    if graft_class(c.trial.configuration.graft).keeps_layer is keeps
+                ],
             )
             for keeps in (True, False)
         )
@@ -193,7 +197,7 @@ class Outcome:
         if images < SMALL_VALIDATION:
             text += (
                 f" The choice was made on {images} validation images, where an accuracy has a standard error of "
-                f"{100 * self._validation_standard_error():.1f} points: smaller differences between candidates are chance."
+                f"{100 * self._validation_standard_error():.1f} points: smaller differences are chance."
             )
         return text
 
@@ -201,7 +205,10 @@ class Outcome:
 def kept_sentence(difference: float, interval: tuple[float, float], of: str) -> str:
     """What came out for the classification layer, in plain words."""
     low, high = interval
-    size = f"{100 * difference:+.1f} points of test accuracy (95 % interval {100 * low:+.1f} to {100 * high:+.1f}, over {of})"
+    size = (
+        f"{100 * difference:+.1f} points of test accuracy "
+        f"(95 % interval {100 * low:+.1f} to {100 * high:+.1f}, over {of})"
+    )
     if low > 0:
         return f"Keeping the classification layer helped here: {size} against replacing it."
     if high < 0:

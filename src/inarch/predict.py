@@ -39,7 +39,7 @@ class Model:
         self.classes = source.classes
         self.input = source.input
         self._machine = machine
-        self._network = source.network.eval().to(machine.device, memory_format=torch.channels_last)
+        self._network = source.network.eval().to(machine.device).to(memory_format=torch.channels_last)
 
     def predict(
         self,
@@ -90,9 +90,7 @@ class Model:
         return found
 
 
-def load(
-    folder: Path | str, *, device: str = "auto", announce: Callable[[str], None] = lambda text: None
-) -> Model:
+def load(folder: Path | str, *, device: str = "auto", announce: Callable[[str], None] = lambda text: None) -> Model:
     """The model in a run folder or a model folder."""
     return Model(load_source(str(folder), announce=announce), Machine(chosen_device(device)))
 
@@ -103,7 +101,9 @@ def write_csv(predictions: Sequence[Prediction], out: Path | None) -> None:
     columns = [f"{name}_{rank}" for rank in range(1, top + 1) for name in ("class", "probability")]
     rows: list[list[str]] = [["path", *columns, "error"]]
     for p in predictions:
-        cells = [cell for name, value in zip(p.classes, p.probabilities, strict=True) for cell in (name, f"{value:.6f}")]
+        cells = [
+            cell for name, value in zip(p.classes, p.probabilities, strict=True) for cell in (name, f"{value:.6f}")
+        ]
         rows.append([p.path, *cells, *[""] * (2 * (top - len(p.classes))), p.error or ""])
     if out is None:
         csv.writer(sys.stdout).writerows(rows)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from inarch.errors import UsageError
+from inarch.launch.progress import Progress
 from inarch.network.source import SourceOptions
 from inarch.options import StudyOptions
 from inarch.predict import load
@@ -33,4 +34,5 @@ def fit(data: Path | str, *, source: str | Path, out: Path | str, **options: Any
         Path(out),
         StudyOptions(**{name: value for name, value in options.items() if name in study}),
         SourceOptions(**{name: value for name, value in options.items() if name in of_source}),
+        Progress(),
     )

@@ -43,9 +43,9 @@ def fit(
     data: Path,
     source: str,
     out: Path,
-    options: StudyOptions = StudyOptions(),
-    source_options: SourceOptions = SourceOptions(),
-    progress: Progress = Progress(),
+    options: StudyOptions,
+    source_options: SourceOptions,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Runs or continues the study of a data set and returns what `results.json` holds.
 
@@ -61,10 +61,14 @@ def fit(
         settings = options.settings(len(dataset.train))
         folder.require_identity(
             {
-                "source": loaded.name, "source digest": loaded.digest, "data digest": dataset.digest,
-                "image size": [loaded.input.height, loaded.input.width], **options.identity(), "epochs": settings.epochs,
+                "source": loaded.name,
+                "source digest": loaded.digest,
+                "data digest": dataset.digest,
+                "image size": [loaded.input.height, loaded.input.width],
+                **options.identity(),
+                "epochs": settings.epochs,
             }
-        )  # fmt: skip
+        )
         store = PrefixStore(staged, as_images(dataset, loaded, settings), machine, epochs=settings.epochs)
         study = Study(Workbench(staged, loaded.network, store, folder), options, settings, clock, progress)
         study.search()
@@ -300,9 +304,7 @@ def open_images(data: Path, source: Source, options: StudyOptions, folder: RunFo
         round(wanted.height / wanted.crop_pct), round(wanted.width / wanted.crop_pct), wanted.interpolation,
         folder=folder.path,
     )  # fmt: skip
-    dataset = open_dataset(
-        data, seed=options.seed, max_pixels=options.max_pixels, keep=size, progress=progress.images
-    )
+    dataset = open_dataset(data, seed=options.seed, max_pixels=options.max_pixels, keep=size, progress=progress.images)
     for warning in dataset.warnings:
         progress.announce(warning)
     if dataset.set_aside:

@@ -10,18 +10,28 @@ import pytest
 from inarch.network.grafts import Configuration
 from inarch.search.choice import best_of_graft, candidate, choose, confirmations, roles, to_confirm
 from inarch.search.rounds import (
-    expected_trials, linear_probes, neighbours, next_round, ordered_tracks, track_results, traditional_grid,
+    expected_trials,
+    linear_probes,
+    neighbours,
+    next_round,
+    ordered_tracks,
+    track_results,
+    traditional_grid,
 )  # fmt: skip
 from inarch.search.space import FAILED, MULTIPLES, RATIOS, TRADITIONAL, Result, Space, Track
 from inarch.training.trial import TrainingSettings, Trial
 
-REPLACE, RETAIN, RETAIN_L2 = (Configuration("replace", "none"), Configuration("retain", "none"), Configuration("retain", "l2"))
+REPLACE, RETAIN, RETAIN_L2 = (
+    Configuration("replace", "none"),
+    Configuration("retain", "none"),
+    Configuration("retain", "l2"),
+)
 STAGES = 16
 
 
 def a_space(*configurations: Configuration, **changes: object) -> Space:
     tracks = tuple(Track(c, "fine-tuning") for c in configurations or (REPLACE, RETAIN, RETAIN_L2))
-    rates = {c: 0.03 for c in (REPLACE, RETAIN, RETAIN_L2, Configuration("joined", "l2"))}
+    rates = dict.fromkeys((REPLACE, RETAIN, RETAIN_L2, Configuration("joined", "l2")), 0.03)
     return replace(Space(STAGES, tracks, TrainingSettings(epochs=1), rates), **changes)  # type: ignore[arg-type]
 
 

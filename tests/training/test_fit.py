@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,13 @@ from inarch.launch.here import TRIAL
 from inarch.methods import METHODS, make_method
 from inarch.network.grafts import GRAFT_NAMES, Configuration, graft_class
 from inarch.training.fit import (
-    OutOfTimeError, Watch, class_weights, epoch_order, split_batches, train, view_number,
+    OutOfTimeError,
+    Watch,
+    class_weights,
+    epoch_order,
+    split_batches,
+    train,
+    view_number,
 )  # fmt: skip
 from inarch.training.range_test import choose_rate, range_test
 from inarch.training.schedule import default_epochs, warmup_cosine
@@ -152,7 +159,7 @@ def test_no_two_seeds_share_a_view() -> None:
 def test_the_schedule_warms_up_and_ends_near_zero() -> None:
     rates = [warmup_cosine(step, 100, 0.1) for step in range(100)]
     assert rates[0] < rates[5] < rates[9] < rates[10] == 1.0
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[10:]))
     assert rates[-1] < 0.01
     assert warmup_cosine(0, 1, 0.1) == 1.0
 
@@ -197,7 +204,9 @@ def test_l2_sp_adds_the_pull_towards_the_start_and_of_new_weights_towards_zero(t
         with torch.no_grad():
             for parameter in old:
                 parameter.add_(0.5)
-        expected = 0.1 / 2 * 0.25 * sum(p.numel() for p in old) + 0.01 / 2 * sum(float(p.detach().pow(2).sum()) for p in new)
+        expected = 0.1 / 2 * 0.25 * sum(p.numel() for p in old) + 0.01 / 2 * sum(
+            float(p.detach().pow(2).sum()) for p in new
+        )
         assert float(method.loss(torch.tensor(1.0), network).detach()) == pytest.approx(1 + expected, rel=1e-5)
 
 

@@ -45,9 +45,7 @@ class Workbench:
         self.folder = folder
         self._network = network
         self._source_weights = {name: value.clone() for name, value in network.state_dict().items()}
-        self.widths = Widths(
-            staged.stages[-2].output_shape[0], staged.stages[-1].output_shape[0], store.images.classes
-        )
+        self.widths = Widths(staged.stages[-2].output_shape[0], staged.stages[-1].output_shape[0], store.images.classes)
 
     def network(self, trial: Trial) -> AdaptedNetwork:
         """The network of a trial before its first step."""

@@ -9,7 +9,7 @@ from inarch.methods.method import Method, ParameterGroup, Rates
 
 METHODS: tuple[type[FineTuning] | type[L2SP], ...] = (FineTuning, L2SP)
 
-__all__ = ["METHODS", "FineTuning", "L2SP", "Method", "ParameterGroup", "Rates", "make_method"]
+__all__ = ["L2SP", "METHODS", "FineTuning", "Method", "ParameterGroup", "Rates", "make_method"]
 
 
 def make_method(name: str) -> Method:

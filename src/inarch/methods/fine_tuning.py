@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from torch import Tensor
 
@@ -16,8 +16,10 @@ from inarch.network.adapted import AdaptedNetwork
 class FineTuning:
     """With every stage but the classification layer frozen, this is the linear probe."""
 
-    name = "fine-tuning"
-    paper = "Yosinski et al., How transferable are features in deep neural networks? NeurIPS 2014, arXiv 1411.1792"
+    name: ClassVar[str] = "fine-tuning"
+    paper: ClassVar[str] = (
+        "Yosinski et al., How transferable are features in deep neural networks? NeurIPS 2014, arXiv 1411.1792"
+    )
 
     def prepare(self, network: AdaptedNetwork) -> None:
         pass

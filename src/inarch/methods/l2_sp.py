@@ -7,7 +7,7 @@ arXiv 1802.01483), equation 2: alpha / 2 |w - w0|^2 over old parameters plus bet
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -21,8 +21,10 @@ from inarch.network.adapted import AdaptedNetwork
 class L2SP:
     """alpha: pull of old parameters towards their source values; beta: pull of new parameters towards zero."""
 
-    name = "l2-sp"
-    paper = "Li, Grandvalet, Davoine, Explicit inductive bias for transfer learning, ICML 2018, arXiv 1802.01483"
+    name: ClassVar[str] = "l2-sp"
+    paper: ClassVar[str] = (
+        "Li, Grandvalet, Davoine, Explicit inductive bias for transfer learning, ICML 2018, arXiv 1802.01483"
+    )
 
     alpha: float = 0.1
     beta: float = 0.01

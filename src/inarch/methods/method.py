@@ -48,7 +48,7 @@ class Method(Protocol):
 
 
 def old_and_new(network: AdaptedNetwork, rates: Rates) -> list[ParameterGroup]:
-    """One group for what trains of the source network, one for the new layers; a group without parameters is left out."""
+    """One group for what trains of the source network, one for the new layers; empty groups are left out."""
     groups = [
         ParameterGroup(network.old_parameters(), rates.old, rates.weight_decay),
         ParameterGroup(network.new_parameters(), rates.new, rates.weight_decay),

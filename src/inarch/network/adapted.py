@@ -40,9 +40,7 @@ class AdaptedNetwork(nn.Module):
     those activations and `from_stored`. The modules are shared with the source network, not copied.
     """
 
-    def __init__(
-        self, staged: Stages, configuration: Configuration, widths: Widths, *, cut: int, seed: int
-    ) -> None:
+    def __init__(self, staged: Stages, configuration: Configuration, widths: Widths, *, cut: int, seed: int) -> None:
         super().__init__()
         graft = graft_class(configuration.graft)
         last = len(staged.stages) - 1

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from inarch.errors import SourceError, UsageError
-from inarch.network.class_names import IMAGENET_1K, imagenet_1k, read_classes
+from inarch.network.class_names import IMAGENET_1K, imagenet, read_classes
 
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos", "random")
 _KNOWN = frozenset(
@@ -100,7 +100,7 @@ class PythonFile:
 @final
 @dataclass(frozen=True)
 class Card:
-    """What a card says. `weights` is a path relative to the card (None: the library's own), `classes` the names or None."""
+    """What a card says, None where it is silent. `weights` is relative to the card; None means those of the hub."""
 
     network: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -125,7 +125,7 @@ class Card:
             "arguments": dict(self.arguments),
             "weights": self.weights,
             "input": None if self.input is None else self.input.to_card(),
-            "classes": IMAGENET_1K if self.classes == imagenet_1k() else self.classes and list(self.classes),
+            "classes": IMAGENET_1K if self.classes == imagenet() else self.classes and list(self.classes),
             "classification_layer": self.classification_layer,
             "weights_digest": self.weights_digest,
             "python_digest": None if self.python is None else self.python.digest,

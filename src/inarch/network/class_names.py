@@ -19,20 +19,15 @@ _CRANES = {134: "crane (bird)", 517: "crane (machine)"}
 
 
 @functools.cache
-def imagenet_1k() -> tuple[str, ...]:
-    """The 1000 classes in the usual order (WordNet ids sorted): the first synonym of each, made unique."""
-    return _short(_descriptions(""), _CRANES)
+def imagenet(subset: str = IMAGENET_1K) -> tuple[str, ...]:
+    """The classes of ImageNet-1k, or another subset that timm knows, in the usual order (WordNet ids sorted for 1k).
 
-
-def imagenet_subset(name: str) -> tuple[str, ...]:
-    """The classes of a data set of timm's tables (`imagenet-22k`, `imagenet-12k`, ...), in their order there."""
-    return _short(_descriptions(name.removeprefix("imagenet-")), {})
-
-
-def _descriptions(subset: str) -> list[str]:
+    A name is the first synonym of its class, made unique.
+    """
     tables: Any = timm.data
     info = tables.ImageNetInfo(subset)
-    return [info.index_to_description(i) for i in range(info.num_classes())]
+    descriptions = [info.index_to_description(i) for i in range(info.num_classes())]
+    return _short(descriptions, _CRANES if subset == IMAGENET_1K else {})
 
 
 def _short(descriptions: Sequence[str], given: dict[int, str]) -> tuple[str, ...]:
@@ -66,7 +61,7 @@ def read_classes(value: object, folder: Path, where: str) -> tuple[str, ...]:
     Raises SourceError that names the card (`where`) and what is wrong.
     """
     if value == IMAGENET_1K:
-        return imagenet_1k()
+        return imagenet()
     if isinstance(value, str):
         path = folder / value
         try:

@@ -1,9 +1,9 @@
 """Where a traced network can be cut in two, and the networks on either side.
 
-A cut is possible wherever exactly one tensor is alive. Not alive are values that the far side can have again: parameters
-and buffers, what follows from them alone, and shapes that follow from the live tensor (without that a plain ViT could be
-cut at 8 places only, as the batch size stays alive beside the tensor). Which integers follow from which shape is read
-off runs with different numbers and sizes of images.
+A cut is possible wherever exactly one tensor is alive. Values that the far side can have again do not count: parameters
+and buffers, what follows from them alone, and shapes that follow from the live tensor (otherwise a plain ViT could be cut
+at 8 places only, as the batch size stays alive beside the tensor). Which integers follow from which shape is read off
+runs with different numbers and sizes of images.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class _Recorder(fx.Interpreter):
 
 
 def _derive(values: Sequence[Any], shapes: Sequence[tuple[int, ...]]) -> Any:
-    """How to have a value again from a tensor, given both in several runs: an expression of dimensions and constants."""
+    """How a value follows from a tensor, given both in several runs: an expression of dimensions and constants."""
     first = values[0]
     if isinstance(first, tuple | list):
         if any(type(value) is not type(first) or len(value) != len(first) for value in values):
@@ -156,7 +156,7 @@ class CuttableGraph:
         return last
 
     def _find_cuts(self) -> dict[int, Cut]:
-        """The cut for each position (after that operation) that has one; positions with the same live tensor share it."""
+        """The cut after each operation that has one, by position; positions with the same live tensor share it."""
         cuts: dict[int, Cut] = {}
         first: dict[fx.Node, Cut] = {}
         alive = {self.images}

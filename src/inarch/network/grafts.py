@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, Protocol, final
 
 import torch
@@ -118,7 +119,7 @@ class Deepen(nn.Module):
         self.hidden = nn.Sequential(
             *(
                 nn.Sequential(nn.Linear(before, after), harmoniser(configuration.harmonise, after), nn.ReLU())
-                for before, after in zip(sizes, sizes[1:], strict=False)
+                for before, after in pairwise(sizes)
             )
         )
         self.classifier = nn.Linear(sizes[-1], widths.classes)

@@ -1,4 +1,4 @@
-"""Networks by name from timm and torchvision, or by function from a Python file: built here, with the weights of the hubs.
+"""Networks by name from timm and torchvision, or by function from a Python file, built here; weights from the hubs.
 
 `build_network` builds without weights, from what a card says; `library_facts` is what the libraries know beside that:
 input, class names, the name of the classification layer.
@@ -27,7 +27,7 @@ from torchvision.models.vision_transformer import VisionTransformer, interpolate
 
 from inarch.errors import SourceError, UsageError
 from inarch.network.card import Card, InputSpec, PythonFile, read_python
-from inarch.network.class_names import imagenet_1k, imagenet_subset, numbered
+from inarch.network.class_names import imagenet, numbered
 
 FORMS = "timm:NAME, torchvision:NAME, python:FILE.py:FUNCTION, a card (CARD.json) or a folder with a card.json"
 _GIVE_WEIGHTS = "Pass its weights with --weights FILE.safetensors, or a card that names them (--source CARD.json)."
@@ -44,7 +44,10 @@ class Facts:
 
 
 def split_network(network: str) -> tuple[str, str]:
-    """Kind (timm, torchvision, python) and name. Raises UsageError that lists the forms, SourceError for unknown names."""
+    """Kind (timm, torchvision, python) and name.
+
+    Raises UsageError that lists the forms, SourceError with near names for a name that the library does not know.
+    """
     kind, _, name = network.partition(":")
     if kind not in {"timm", "torchvision", "python"} or not name:
         raise UsageError(f"'{network}' is not a source network.", f"Give {FORMS}.")
@@ -245,12 +248,17 @@ def library_facts(card: Card, network: nn.Module) -> Facts:
 
 
 def _timm_facts(network: nn.Module) -> Facts:
-    data = timm.data.resolve_model_data_config(network)
-    wanted = InputSpec(*data["input_size"], data["mean"], data["std"], data["interpolation"], data["crop_pct"])
-    subset = timm.data.infer_imagenet_subset(network)
-    classes = None if subset is None else imagenet_1k() if subset == "imagenet-1k" else imagenet_subset(subset)
-    layer: Any = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
-    return Facts(wanted, classes, (layer,) if isinstance(layer, str) else tuple(layer))
+    tables: Any = timm.data
+    data = tables.resolve_model_data_config(network)
+    channels, height, width = data["input_size"]
+    wanted = InputSpec(
+        channels, height, width, tuple(data["mean"]), tuple(data["std"]), data["interpolation"], data["crop_pct"]
+    )
+    configuration: dict[str, Any] = getattr(network, "pretrained_cfg", {})
+    subset = tables.infer_imagenet_subset(network)
+    classes = configuration.get("label_names") or (imagenet(subset) if subset else None)
+    layer = configuration.get("classifier") or ()
+    return Facts(wanted, classes and tuple(classes), (layer,) if isinstance(layer, str) else tuple(layer))
 
 
 def _torchvision_facts(name: str) -> Facts:
@@ -261,4 +269,4 @@ def _torchvision_facts(name: str) -> Facts:
         3, side, side, tuple(preset.mean), tuple(preset.std), preset.interpolation.value, min(1.0, side / resized)
     )
     categories = weights.meta["categories"]
-    return Facts(wanted, imagenet_1k() if len(categories) == len(imagenet_1k()) else numbered(categories))
+    return Facts(wanted, imagenet() if len(categories) == len(imagenet()) else numbered(categories))

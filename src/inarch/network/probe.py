@@ -26,7 +26,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 def run_images(network: nn.Module, images: Tensor) -> tuple[Tensor, list[str]]:
-    """Logits [N, classes] of `images` [N, C, H, W] in evaluation mode, and paths of the leaf modules in order of execution.
+    """Logits [N, classes] of `images` [N, C, H, W] in evaluation mode, and paths of the leaf modules as they ran.
 
     Raises SourceError that names the module and the size where the network cannot process such images.
     """
@@ -52,7 +52,7 @@ def run_images(network: nn.Module, images: Tensor) -> tuple[Tensor, list[str]]:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         channels, height, width = images.shape[1:]
         raise SourceError(
-            f"The network ({type(network).__name__}) cannot process images of {height} x {width} pixels with {channels} "
+            f"The network ({type(network).__name__}) cannot process images of {height} x {width} pixels and {channels} "
             f"channel(s): {where} says: {reason}.",
             "Give a size that it accepts, larger ones first: --image-size, or 'input' in its card.",
         ) from error

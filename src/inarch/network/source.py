@@ -1,6 +1,6 @@
-"""Source networks: loaded with their weights, their classification layer, and all that is known of their input and classes.
+"""Source networks, loaded with weights, classification layer, and what is known of their input and classes.
 
-What can be given: `timm:NAME`, `torchvision:NAME`, `python:FILE.py:FUNCTION`, a card (card.py), or a folder with a card.
+What can be given: `timm:NAME`, `torchvision:NAME`, `python:FILE.py:FUNCTION`, a card (card.py), or a folder with one.
 Weights come from safetensors files or the hubs of the libraries and can never run code; a `python:` source runs the
 file that the user named, which is announced.
 """
@@ -135,10 +135,9 @@ def _find(text: str) -> tuple[str, Card, Path]:
             f"The folder '{path.name}' holds no card.json.", "Give a model folder or a run folder of Inarch."
         )
     if text.startswith("python:"):
-        file = read_python(text, Path())
-        function = text.rpartition(":")[2]
-        name = f"python:{file.name}:{function}"
-        return name, Card(name, python=file), Path()
+        python = read_python(text, Path())
+        name = f"python:{python.name}:{text.rpartition(':')[2]}"
+        return name, Card(name, python=python), Path()
     if path.suffix == ".json":
         if not path.is_file():
             raise SourceError(f"There is no card '{text}'.", "Check the path.")
@@ -185,7 +184,7 @@ def _input(spec: InputSpec, network: nn.Module, options: SourceOptions, name: st
 
 
 def _classification_layer(network: nn.Module, given: str | None, facts: Facts, executed: list[str], count: int) -> str:
-    """The last layer that ran and has as many outputs as there are logits, among those that the card or library names."""
+    """The last layer that ran and has as many outputs as there are logits; the card decides, then the library."""
     modules = dict(network.named_modules())
     if given is not None and given not in modules:
         raise SourceError(

@@ -49,7 +49,7 @@ def best_of_graft(space: Space, history: History) -> dict[str, Trial]:
 
 
 def roles(space: Space, history: History) -> dict[str, Trial]:
-    """The trials that a report speaks of, by role, but for the choice itself; roles without a finished trial are absent."""
+    """The trials that a report speaks of by role, but for the choice; roles without a finished trial are absent."""
     found = {f"{graft}_best_cut": trial for graft, trial in best_of_graft(space, history).items()}
     replacing = [t for t in space.tracks if not graft_class(t.configuration.graft).keeps_layer]
     for role, trial in (
@@ -69,7 +69,7 @@ def candidate(space: Space, history: History, trial: Trial) -> Candidate:
 
 
 def best_candidate(space: Space, history: History, trials: list[Trial]) -> Candidate | None:
-    """The best by validation: among confirmed ones, over as many seeds as all of them have; else by the search alone."""
+    """The best by validation: among confirmed ones, over the seeds that all of them have; else by the search alone."""
     candidates = [candidate(space, history, trial) for trial in trials]
     pool = [c for c in candidates if c.confirmed] or candidates
     if not pool:
@@ -84,7 +84,7 @@ def choose(space: Space, history: History) -> Candidate | None:
 
 
 def to_confirm(space: Space, history: History) -> Iterator[Trial]:
-    """Confirmations that are not done, seed by seed; within a seed the most promising first, and the baselines early."""
+    """Confirmations that are not done, seed by seed; within a seed the most promising first, baselines early."""
     found = roles(space, history)
     promising = sorted(best_of_graft(space, history).values(), key=lambda t: history[t.key].merit, reverse=True)
     baselines = [found[role] for role in ("traditional", "linear_probe") if role in found]

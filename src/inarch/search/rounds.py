@@ -1,12 +1,12 @@
 """Layer-wise search in rounds: each round is a list of trials that follows from the results so far.
 
-    probes       every track at its deepest cut, where only new layers train, at multiples of the rate that the range
-                 test found, of which the best is kept; the linear probe's rates
-    traditional  one traditional fine-tuning of all layers
-    coarse       every track at a few cuts over the whole depth, old layers at a tenth of the new layers' rate
-    rates        the other ratios of old to new rate, at each track's best cut; the same for the traditional one
-    finer        cuts half-way between a track's best cut and its tried neighbours, until the neighbours are tried;
-                 the traditional one's further rates
+probes       every track at its deepest cut, where only new layers train, at multiples of the rate that the range
+             test found, of which the best is kept; the linear probe's rates
+traditional  one traditional fine-tuning of all layers
+coarse       every track at a few cuts over the whole depth, old layers at a tenth of the new layers' rate
+rates        the other ratios of old to new rate, at each track's best cut; the same for the traditional one
+finer        cuts half-way between a track's best cut and its tried neighbours, until the neighbours are tried;
+             the traditional one's further rates
 """
 
 from __future__ import annotations
@@ -32,8 +32,12 @@ class Round:
 def next_round(space: Space, history: History, left_out: frozenset[str] = frozenset()) -> Round | None:
     """The first round with trials that are neither done nor left out (keys of trials), or None when all is searched."""
     rounds: tuple[tuple[str, Callable[[Space, History], Iterator[Trial]]], ...] = (
-        ("probes", probes), ("traditional", traditional), ("coarse cuts", coarse), ("rates", rates), ("finer cuts", finer),
-    )  # fmt: skip
+        ("probes", probes),
+        ("traditional", traditional),
+        ("coarse cuts", coarse),
+        ("rates", rates),
+        ("finer cuts", finer),
+    )
     for name, make in rounds:
         wanted = {trial.key: trial for trial in make(space, history)}
         pending = tuple(trial for key, trial in wanted.items() if key not in history and key not in left_out)

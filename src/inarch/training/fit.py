@@ -39,7 +39,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a trial leaves behind beside the network. validation: probabilities [images, classes] after the last epoch."""
+    """What a trial leaves behind. validation: probabilities [images, classes] after the last epoch."""
 
     epochs: tuple[Epoch, ...]
     validation: np.ndarray

@@ -59,7 +59,9 @@ def range_test(network: AdaptedNetwork, settings: TrainingSettings, seed: int, s
 def choose_rate(rates: Sequence[float], losses: Sequence[float]) -> float:
     """A third of the rate with the lowest smoothed loss."""
     if not losses:
-        raise TrainingError("The training loss is not finite before the first step.", "Check the weights of the source.")
+        raise TrainingError(
+            "The training loss is not finite before the first step.", "Check the weights of the source."
+        )
     return rates[int(np.argmin(losses))] / BACK_OFF
 
 

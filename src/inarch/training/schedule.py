@@ -1,4 +1,4 @@
-"""Learning rates over the steps of a trial: linear warm-up, then a cosine down to zero (Loshchilov and Hutter, 2017)."""
+"""Learning rates over the steps of a trial: linear warm-up, then a cosine (Loshchilov and Hutter, 2017)."""
 
 from __future__ import annotations
 

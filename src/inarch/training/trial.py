@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from typing import Any
 
@@ -34,7 +34,7 @@ class TrainingSettings:
     label_smoothing: float = 0.1
     balance: str = "none"
     precision: str = "fp32"
-    augmentation: Augmentation = Augmentation()
+    augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
         for name, low in (("epochs", 1), ("batch_size", 2)):
@@ -70,9 +70,10 @@ class Trial:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Trial:
         settings = dict(values["settings"])
-        settings["augmentation"] = Augmentation(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in settings["augmentation"].items()}
-        )
+        augmentation: Any = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in settings["augmentation"].items()
+        }
+        settings["augmentation"] = Augmentation(**augmentation)
         parts = {
             "configuration": Configuration.from_json(values["configuration"]),
             "settings": TrainingSettings(**settings),

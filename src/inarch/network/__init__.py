@@ -1,0 +1,1 @@
+"""Source networks, their stages and cuts, grafts, and adapted networks."""
