@@ -111,11 +111,9 @@ def fit(
     max_pixels: MaxPixels = 100_000_000,
 ) -> None:  # fmt: skip
     """Adapt a source network to a folder of labelled images, and compare with what everybody does."""
-    from inarch.launch.allocator import keep_memory
     from inarch.options import StudyOptions
     from inarch.study import fit as run
 
-    keep_memory()
     options = StudyOptions(
         grafts=words(grafts), harmonise=words(harmonise), cuts=words(cuts), method=method, seeds=seeds, seed=seed,
         hidden=tuple(sizes(text) for text in hidden) if hidden else StudyOptions.hidden, epochs=epochs,

@@ -17,6 +17,7 @@ from inarch.data import MAX_PIXELS, evaluation_batch, read_image, resize_to_cove
 from inarch.data.images import looks_like_image
 from inarch.errors import DataError, InarchError, UsageError
 from inarch.features.store import Machine
+from inarch.launch.allocator import keep_memory
 from inarch.network.source import Source, load_source
 from inarch.options import chosen_device
 
@@ -92,6 +93,7 @@ class Model:
 
 def load(folder: Path | str, *, device: str = "auto", announce: Callable[[str], None] = lambda text: None) -> Model:
     """The model in a run folder or a model folder."""
+    keep_memory()
     return Model(load_source(str(folder), announce=announce), Machine(chosen_device(device)))
 
 

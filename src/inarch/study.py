@@ -19,6 +19,7 @@ from inarch import __version__
 from inarch.data import DataSet, PixelSize, Views, open_dataset
 from inarch.errors import DataError, UsageError
 from inarch.features.store import Images, Machine, PrefixStore
+from inarch.launch.allocator import keep_memory
 from inarch.launch.cost import CostModel
 from inarch.launch.here import RANGE, TRIAL, Workbench, result_of
 from inarch.launch.progress import Progress, Standing
@@ -52,6 +53,7 @@ def fit(
     Errors that a user can cause are `InarchError`s; what was computed before one stays in the run folder.
     """
     clock = Clock(options.time_limit)
+    keep_memory()
     with RunFolder(out) as folder:
         machine = recorded_machine(folder, options)
         loaded = load_source(source, source_options, announce=progress.announce)
@@ -294,6 +296,8 @@ def recorded_machine(folder: RunFolder, options: StudyOptions) -> Machine:
             "Leave --device away to go on, or choose another --out.",
         )
     torch.set_num_threads(environment["threads"])
+    # Momentum of units that no longer learn decays into denormal numbers, which processors work on many times slower.
+    torch.set_flush_denormal(True)
     return Machine(chosen_device(environment["device"]), environment["precision"], environment["threads"])
 
 

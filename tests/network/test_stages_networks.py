@@ -1,4 +1,4 @@
-"""Every architecture that Inarch promises to cut: at each cut, prefix and suffix together are the network, bit for bit."""
+"""The architectures that Inarch promises to cut: at each cut, prefix and suffix are the network, bit for bit."""
 
 from __future__ import annotations
 

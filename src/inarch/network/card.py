@@ -152,15 +152,16 @@ def read_card(path: Path) -> Card:
                 f"{where}: '{key}' is {json.dumps(data[key])[:80]}.", f"It must be a JSON {kind.__name__}."
             )
     classes = data.get("classes")
+    python = _python_of(data["network"], path.parent, data.get("python_digest"), where)
     return Card(
-        network=data["network"],
+        network=data["network"] if python is None else f"python:{python.name}:{data['network'].rpartition(':')[2]}",
         arguments=data.get("arguments") or {},
         weights=data.get("weights"),
         input=None if data.get("input") is None else InputSpec.from_card(data["input"], where),
         classes=None if classes is None else read_classes(classes, path.parent, where),
         classification_layer=data.get("classification_layer"),
         weights_digest=data.get("weights_digest"),
-        python=_python_of(data["network"], path.parent, data.get("python_digest"), where),
+        python=python,
         extra={key: value for key, value in data.items() if key not in _KNOWN},
     )
 

@@ -1,9 +1,9 @@
 """Where a traced network can be cut in two, and the networks on either side.
 
 A cut is possible wherever exactly one tensor is alive. Values that the far side can have again do not count: parameters
-and buffers, what follows from them alone, and shapes that follow from the live tensor (otherwise a plain ViT could be cut
-at 8 places only, as the batch size stays alive beside the tensor). Which integers follow from which shape is read off
-runs with different numbers and sizes of images.
+and buffers, what follows from them alone, and shapes that follow from the live tensor (otherwise a plain ViT could be
+cut at 8 places only, as the batch size stays alive beside the tensor). Which integers follow from which shape is read
+off runs with different numbers and sizes of images.
 """
 
 from __future__ import annotations
@@ -235,7 +235,7 @@ class CuttableGraph:
         for path, module in segment.named_modules():
             if path and module not in self._modules:
                 module.training = self.network.get_submodule(path).training
-            # torch.fx registers every tensor it finds as a buffer to save; those that the network does not save are not.
+            # torch.fx registers every tensor as a buffer to save; those that the network does not save stay unsaved.
             if not path or module not in self._modules:
                 names = {name: f"{path}.{name}".lstrip(".") for name in module._buffers}
                 module._non_persistent_buffers_set.update(n for n in names if names[n] not in self._saved)

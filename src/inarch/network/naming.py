@@ -119,7 +119,7 @@ def _names(paths: list[str], modules: dict[str, nn.Module]) -> list[str]:
 
 
 def fine_names(cuttable: CuttableGraph, cuts: list[Cut]) -> list[str]:
-    """A name for what ends at each cut: the path of a module, or a function's name behind that of the module it is in."""
+    """A name for what ends at each cut: the path of a module, or of the module that a function is in, and its name."""
     names = []
     for cut in cuts:
         node = cut.tensor

@@ -30,9 +30,7 @@ def run_images(network: nn.Module, images: Tensor) -> tuple[Tensor, list[str]]:
 
     Raises SourceError that names the module and the size where the network cannot process such images.
     """
-    entered: list[str] = []
-    executed: list[str] = []
-    handles = []
+    entered, executed, handles = list[str](), list[str](), []
     for path, module in network.named_modules():
 
         def enter(_module: nn.Module, _arguments: Any, path: str = path) -> None:

@@ -186,6 +186,11 @@ def _input(spec: InputSpec, network: nn.Module, options: SourceOptions, name: st
 def _classification_layer(network: nn.Module, given: str | None, facts: Facts, executed: list[str], count: int) -> str:
     """The last layer that ran and has as many outputs as there are logits; the card decides, then the library."""
     modules = dict(network.named_modules())
+    if getattr(network, "num_classes", None) == 0:  # timm's word for features only
+        raise SourceError(
+            f"The network ({type(network).__name__}) was trained without a classification layer.",
+            "A source network needs one: choose weights that were trained to classify.",
+        )
     if given is not None and given not in modules:
         raise SourceError(
             f"The network ({type(network).__name__}) has no module '{given}' that could be its classification layer.",

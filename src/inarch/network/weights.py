@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from inarch.errors import SourceError
 
 _NAMED = 3
+_COUNTER = "num_batches_tracked"  # old weights lack it, and it changes no output
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -43,8 +44,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def fit_weights(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
     """Puts `state` into `network`, all of it. Raises SourceError that names the first keys and shapes that differ."""
     own = network.state_dict()
-    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in state if name not in own]
+    missing = [name for name in own if name not in state and not name.endswith(_COUNTER)]
+    unexpected = sorted((name for name in state if name not in own), key=lambda n: (n.endswith(_COUNTER), n))
     differing = [name for name in own if name in state and own[name].shape != state[name].shape]
     if not (missing or unexpected or differing):
         network.load_state_dict(dict(state), strict=False)
