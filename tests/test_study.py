@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import random
 import shutil
@@ -20,7 +21,6 @@ from toy import write_images, write_source
 
 import inarch as api
 from inarch.data import open_dataset
-from inarch.errors import RunFolderError
 from inarch.launch.here import Workbench
 from inarch.network.grafts import GRAFT_NAMES, graft_class
 from inarch.results.ledger import Ledger
@@ -270,7 +270,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(Workbench, "run", interrupted)
         ran = inarch(*command(tmp_path / "run", *ONE))
-    assert ran.exit_code == 1
+    assert ran.exit_code == 130
     assert "the same command goes on" in ran.said
     assert sum(row[2] == "trial" for row in rows(tmp_path / "run")) == 3
     fitted(command, tmp_path / "run", *ONE)
@@ -345,3 +345,320 @@ def test_a_first_call_that_fails_does_not_decide_threads_or_precision(command: C
     fitted(command, tmp_path / "run", *ONE, "--precision", "bf16")
     environment = results_of(tmp_path / "run")["cost"]["environment"]
     assert (environment["threads"], environment["precision"]) == (1, "bf16")
+
+
+# Time limits
+
+
+class Counted:
+    """Every trial takes one second and nothing else takes any: where a limit stops does not depend on the machine."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, limit: float) -> None:
+        self.left = limit
+        run = Workbench.run
+
+        def counted(*arguments: Any) -> Any:
+            self.left -= 1
+            return run(*arguments)
+
+        patch.setattr(Workbench, "run", counted)
+        patch.setattr("inarch.study.Clock.left", lambda clock: self.left)
+        patch.setattr("inarch.study.Clock.passed", lambda clock: 0.0)
+        patch.setattr("inarch.launch.cost.CostModel.seconds", lambda model, trial: 1.0)
+        patch.setattr("inarch.study.CLOSING_SECONDS", 0.0)
+
+
+@pytest.mark.parametrize("limits", [(6,), (9,), (16,), (5, 7, 9)])
+def test_stopped_by_the_time_limit_a_study_says_what_is_left_and_without_limit_it_goes_on_to_the_same_results(
+    short: Path, command: Command, tmp_path: Path, limits: tuple[int, ...]
+) -> None:
+    out = tmp_path / "run"
+    for limit in limits:
+        before = rows(out)
+        with pytest.MonkeyPatch.context() as patch:
+            Counted(patch, limit)
+            fitted(command, out, *SHORT, "--time-limit", f"{limit}s")
+        assert rows(out)[: len(before)] == before
+        results = results_of(out)
+        validate_results(results)
+        assert {"chosen", "model", "traditional", "linear_probe"} <= results["test"].keys()
+        assert 0 < results["cost"]["trials_this_call"] <= limit + 1
+        assert results["left_out"]
+        assert (out / "model" / "card.json").is_file()
+    before = rows(out)
+    fitted(command, out, *SHORT)
+    assert rows(out)[: len(before)] == before
+    assert results_of(out)["left_out"] == []
+    assert without_cost(results_of(out)) == without_cost(results_of(short))
+
+
+def test_a_real_time_limit_is_kept_with_the_best_so_far(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inarch.study.CLOSING_SECONDS", 1.0)
+    begin = time.monotonic()
+    ran = inarch(*command(tmp_path / "run", *FULL, "--epochs", "5", "--time-limit", "5"))
+    assert ran.exit_code == 0, ran.said
+    assert time.monotonic() - begin < 8
+    results = results_of(tmp_path / "run")
+    assert {"chosen", "traditional", "linear_probe"} <= results["test"].keys()
+    assert f"Left out for lack of time: {len(results['left_out'])} trials; the same command goes on." in ran.said
+
+
+def test_too_short_a_time_limit_says_what_is_enough_and_that_is_enough(command: Command, tmp_path: Path) -> None:
+    ran = inarch(*command(tmp_path / "run", *ONE, "--time-limit", "1s"))
+    assert ran.exit_code == 2
+    assert "--time-limit 1s is too short" in ran.said
+    least = ran.said.partition("need at least ")[2].split()[0]
+    fitted(command, tmp_path / "run", *ONE, "--time-limit", least)
+
+
+def test_without_a_limit_the_duration_is_estimated_first(command: Command, tmp_path: Path) -> None:
+    ran = inarch(*command(tmp_path / "run", *ONE))
+    trials = results_of(tmp_path / "run")["cost"]["trials"]
+    announced = int(ran.said.partition("About ")[2].split()[0])
+    assert 0.6 * trials <= announced <= 1.6 * trials
+    assert "as estimated" in ran.said
+
+
+# What restricts the proposal
+
+
+@pytest.mark.parametrize(
+    ("options", "proposal"),
+    [
+        (("--grafts", "retain", "--harmonise", "batch", "--cuts", "2"), {("retain", "batch", (), 2)}),
+        (("--grafts", "retain", "--harmonise", "none", "--cuts", "none,conv2"), {("retain", "none", (), k) for k in (0, 2)}),
+        (("--grafts", "joined", "--harmonise", "l2", "--cuts", "all"), {("joined", "l2", (), k) for k in range(4)}),
+        (("--grafts", "replace", "--harmonise", "batch", "--cuts", "all"), {("replace", "batch", (), k) for k in range(3)}),
+        (
+            ("--grafts", "deepen", "--harmonise", "none", "--cuts", "1", "--hidden", "6,5", "--method", "l2-sp"),
+            {("deepen", "none", (8,), 1), ("deepen", "none", (6, 5), 1)},
+        ),
+    ],
+)  # fmt: skip
+def test_options_restrict_the_proposal_and_never_the_baselines(
+    command: Command, tmp_path: Path, options: tuple[str, ...], proposal: set[tuple[Any, ...]]
+) -> None:
+    out = fitted(command, tmp_path / "run", *QUICK, "--seeds", "1", *options)
+    results = results_of(out)
+    validate_results(results)
+    method = "l2-sp" if "l2-sp" in options else "fine-tuning"
+
+    def place_of(row: dict[str, Any]) -> tuple[Any, ...]:
+        return row["graft"], row["harmonise"], tuple(row["hidden"]), row["cut"]["index"]
+
+    baseline = {("replace", "none", (), k) for k in range(3)}
+    assert {place_of(row) for row in results["curve"]} == proposal | baseline
+    assert {row["method"] for row in results["curve"] if place_of(row) in proposal} == {method}
+    assert place_of(results["chosen"]) in proposal
+    assert results["chosen"]["method"] == method
+    test = results["test"]
+    assert place_of(test["traditional"]) == ("replace", "none", (), 0)
+    assert place_of(test["linear_probe"]) == ("replace", "none", (), 2)
+    assert test["replace_best_cut"]["graft"] == "replace"
+    assert test["traditional"]["method"] == test["linear_probe"]["method"] == "fine-tuning"
+
+
+def test_a_cut_behind_the_classification_layer_is_no_cut_of_a_graft_that_throws_it_away(
+    command: Command, tmp_path: Path
+) -> None:
+    ran = inarch(*command(tmp_path / "run", *QUICK, "--grafts", "replace", "--cuts", "3"))
+    assert ran.exit_code == 2
+    assert "--cuts 3 leaves no cut for replace" in ran.said
+    assert "from 0 to 2" in ran.said
+
+
+def test_an_unknown_cut_is_refused_with_the_names_of_all_stages(command: Command, tmp_path: Path) -> None:
+    ran = inarch(*command(tmp_path / "run", *QUICK, "--cuts", "conv9"))
+    assert ran.exit_code == 2
+    assert "--cuts conv9: the network has no such stage. Give numbers from 0 to 3 or names: none, conv1, conv2," in ran.said
+
+
+# What came out for the classification layer
+
+
+def test_the_kept_layer_is_judged_by_the_best_that_keeps_it_against_the_best_that_replaces_it(full: Path) -> None:
+    results = results_of(full)
+    kept, test = results["kept_layer"], results["test"]
+    assert graft_class(kept["kept"]["graft"]).keeps_layer
+    assert not graft_class(kept["replaced"]["graft"]).keeps_layer
+    accuracy = {
+        side: next(
+            row["accuracy"]
+            for row in test.values()
+            if all(row[k] == kept[side][k] for k in ("graft", "harmonise", "hidden", "cut")) and len(row["seeds"]) == 2
+        )
+        for side in ("kept", "replaced")
+    }
+    assert kept["difference"] == pytest.approx(accuracy["kept"] - accuracy["replaced"])
+    assert kept["interval95"][0] <= kept["difference"] <= kept["interval95"][1]
+    assert kept["sentence"] in results["sentence"]
+    assert "standard error" in results["sentence"]
+
+
+def test_the_choice_is_compared_with_each_baseline_and_corrected_for_their_number(full: Path) -> None:
+    results = results_of(full)
+    test, pairs = results["test"], {row["against"]: row for row in results["paired"]}
+    place = ("graft", "harmonise", "hidden", "cut", "log_loss")
+    others = [r for r in ("traditional", "linear_probe", "replace_best_cut") if any(test[r][k] != test["chosen"][k] for k in place)]
+    assert list(pairs) == others
+    for role, row in pairs.items():
+        assert row["difference"] == pytest.approx(test["chosen"]["accuracy"] - test[role]["accuracy"])
+        assert row["p"] <= row["p_holm"] <= 1
+    assert min(row["p_holm"] for row in pairs.values()) == pytest.approx(
+        min(1.0, len(pairs) * min(row["p"] for row in pairs.values()))
+    )
+
+
+def test_the_choice_is_the_best_of_each_graft_by_validation_over_seeds(full: Path) -> None:
+    trials = {row[1]: (json.loads(row[3]), json.loads(row[4])) for row in rows(full) if row[2] == "trial"}
+    results = results_of(full)
+    means = {}
+    for graft in GRAFT_NAMES:
+        row = results["test"][f"{graft}_best_cut"]
+        found = [
+            outcome["validation"] for subject, outcome in trials.values()
+            if subject["configuration"] == {k: row[k] for k in ("graft", "harmonise", "hidden")}
+            and subject["cut"] == row["cut"]["index"] and subject["seed"] in (1, 2)
+        ]  # fmt: skip
+        means[graft] = max(np.mean([v["accuracy"] for v in pair]) for pair in (found[:2], found[-2:]))
+    assert results["chosen"]["validation_accuracy"] == pytest.approx(max(means.values()))
+
+
+def test_with_one_seed_intervals_are_about_images_and_say_so(command: Command, tmp_path: Path) -> None:
+    results = results_of(fitted(command, tmp_path / "run", *ONE))
+    assert {row["interval_of"] for row in results["test"].values()} == {"images"}
+    assert {row["of"] for row in [*results["paired"], results["kept_layer"]]} == {"images"}
+    assert "over images)" in results["sentence"]
+
+
+def test_with_two_seeds_intervals_are_about_images_and_seeds(full: Path) -> None:
+    results = results_of(full)
+    assert {role for role, row in results["test"].items() if row["interval_of"] == "images"} == {"model"}
+    assert {row["of"] for row in [*results["paired"], results["kept_layer"]]} == {"images and seeds"}
+
+
+# Adapted networks
+
+
+@pytest.fixture(scope="module", params=GRAFT_NAMES)
+def adapted(request: pytest.FixtureRequest, command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished study of one graft, harmonised by L2."""
+    out = tmp_path_factory.mktemp(request.param) / "run"
+    options = ("--grafts", request.param, "--harmonise", "l2", "--cuts", "1", "--seeds", "1")
+    return fitted(command, out, *QUICK, *options)
+
+
+def test_the_delivered_model_predicts_what_was_tested(adapted: Path, place: Path) -> None:
+    results = results_of(adapted)
+    chosen = results["chosen"]
+    with Ledger(adapted / "ledger.sqlite") as ledger:
+        (record,) = [
+            r for r in ledger.records("test")
+            if r.subject["seed"] == results["test"]["model"]["seeds"][0] and r.subject["cut"] == chosen["cut"]["index"]
+            and r.subject["configuration"] == {k: chosen[k] for k in ("graft", "harmonise", "hidden")}
+            and r.subject["new_layer_learning_rate"] == chosen["new_layer_learning_rate"]
+            and r.subject["learning_rate"] == chosen["learning_rate"]
+        ]  # fmt: skip
+    dataset = open_dataset(place / "images")
+    predictions = api.load(adapted / "model").predict([place / "images" / item.path for item in dataset.test], top=3)
+    again = np.array([[dict(zip(p.classes, p.probabilities, strict=True))[c] for c in dataset.classes] for p in predictions])
+    assert np.abs(again - record.arrays["test"]).max() < 1e-5
+    assert np.ptp(again, axis=0).max() > 0.01
+
+
+def test_an_adapted_model_is_itself_a_source(adapted: Path, place: Path, tmp_path: Path) -> None:
+    graft = results_of(adapted)["chosen"]["graft"]
+    listed = inarch("stages", adapted / "model")
+    assert listed.exit_code == 0, listed.said
+    names = {line.split()[1] for line in listed.out.splitlines()[1:]}
+    assert {"conv1", "conv2", "classification-layer"} <= names
+    assert ("source-classification-layer" in names) == (graft in ("retain", "deepen"))
+    assert ("hidden1" in names) == (graft == "deepen")
+    write_images(tmp_path / "more", a_class=12, classes=("dawn", "dusk"))
+    out = tmp_path / "second"
+    ran = inarch("fit", tmp_path / "more", "--source", adapted / "model", "--out", out, *ONE[:-4], "--cuts", "conv2", "--seeds", "1")
+    assert ran.exit_code == 0, ran.said
+    card = json.loads((out / "model" / "card.json").read_text())
+    assert [added["graft"] for added in card["adapted"]] == [graft, "retain"]
+    assert card["classes"] == ["dawn", "dusk"]
+    assert absolute_paths(json.dumps(card)) == []
+    (prediction,) = api.load(out).predict([tmp_path / "more" / "dusk" / "0.png"])
+    assert prediction.classes[0] in ("dawn", "dusk")
+
+
+def test_the_model_folder_works_wherever_it_is_moved(full: Path, place: Path, tmp_path: Path) -> None:
+    shutil.copytree(full / "model", tmp_path / "moved")
+    image = place / "images" / "red" / "1.png"
+    assert api.load(tmp_path / "moved").predict([image]) == api.load(full).predict([image])
+
+
+def test_the_python_file_of_a_source_goes_with_the_model_and_a_changed_copy_is_refused(
+    full: Path, place: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(full / "model", tmp_path / "model")
+    copy = tmp_path / "model" / "toy.py"
+    assert copy.read_bytes() == (place / "source" / "toy.py").read_bytes()
+    marker = tmp_path / "ran"
+    copy.write_text(copy.read_text() + f"\nopen({str(marker)!r}, 'w')\n")
+    image = place / "images" / "red" / "1.png"
+    ran = inarch("predict", tmp_path / "model", image)
+    assert ran.exit_code == 1
+    assert "'toy.py' is not the one it was written for" in ran.said
+    assert not marker.exists()
+
+
+# A full disk
+
+
+def fill_the_ledger(patch: pytest.MonkeyPatch) -> None:
+    """SQLite itself says that the disk is full, as soon as the ledger has grown to this many pages."""
+    prepare = Ledger._prepare
+
+    def small(ledger: Ledger) -> None:
+        prepare(ledger)
+        ledger._connection.execute("PRAGMA max_page_count = 14")
+
+    patch.setattr(Ledger, "_prepare", small)
+
+
+def fill_the_checkpoints(patch: pytest.MonkeyPatch) -> None:
+    from inarch.launch import here
+
+    save, calls = here.save_file, iter(range(100))
+
+    def full(state: Any, path: Path) -> None:
+        if next(calls) == 6:
+            path.write_bytes(b"half a file")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(state, path)
+
+    patch.setattr(here, "save_file", full)
+
+
+def fill_at_the_end(patch: pytest.MonkeyPatch) -> None:
+    def full(stream: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    patch.setattr("inarch.results.folder.os.fsync", full)
+
+
+@pytest.mark.parametrize("fill", [fill_the_ledger, fill_the_checkpoints, fill_at_the_end])
+def test_on_a_full_disk_nothing_recorded_is_lost_and_the_same_command_goes_on(
+    short: Path, command: Command, tmp_path: Path, fill: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    out = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        fill(patch)
+        ran = inarch(*command(out, *SHORT))
+    assert ran.exit_code == 1
+    assert "full" in ran.said or "No space left on device" in ran.said
+    assert "othing recorded before is lost" in ran.said
+    assert "Traceback" not in ran.said
+    before = rows(out)
+    assert len(before) >= 4
+    assert not list(out.rglob("*.part"))
+    fitted(command, out, *SHORT)
+    assert rows(out)[: len(before)] == before
+    assert without_cost(results_of(out)) == without_cost(results_of(short))

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. Exit codes are 0, 1 (failed) and 2 (wrong usage)."""
+"""The command line: parse, call, print. Exit codes are 0, 1 (failed), 2 (wrong usage) and 130 (Ctrl-C)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SourceText = Annotated[
     ),
 ]
 Weights = Annotated[Path | None, typer.Option(help="Weights of the source network (.safetensors).")]
-ImageSize = Annotated[int | None, typer.Option(help="Side of the images that the network sees, in pixels.")]
+ImageSize = Annotated[int | None, typer.Option(min=1, help="Side of the images that the network sees, in pixels.")]
 ClassNames = Annotated[Path | None, typer.Option(help="Names of the source classes: JSON list, or a line each.")]
 MaxPixels = Annotated[int, typer.Option(help="Images with more pixels are set aside.")]
 StagesByHand = Annotated[
@@ -121,8 +121,12 @@ def fit(
         precision=precision, threads=threads, max_pixels=max_pixels, stages=words(stages),
         time_limit=seconds(time_limit),
     )  # fmt: skip
-    with progress_on_terminal() as progress:
-        results = run(data, source, out, options, source_options(weights, image_size, classes), progress)
+    try:
+        with progress_on_terminal() as progress:
+            results = run(data, source, out, options, source_options(weights, image_size, classes), progress)
+    except KeyboardInterrupt:
+        announce("Stopped. What was finished is kept; the same command goes on from there.")
+        raise
     print_results(results, out)
 
 
@@ -221,9 +225,6 @@ def main() -> None:
         if error.remedy:
             errors.print(error.remedy, highlight=False, markup=False, soft_wrap=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        errors.print("Stopped. What was finished is kept; the same command goes on from there.")
-        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -106,7 +106,9 @@ class Study:
     ) -> None:
         self._bench, self._clock, self._progress, self._settings = bench, clock, progress, settings
         self._by_hand = options.stages
+        # What was left out for lack of time, in words, by key; and what the limit stopped half-way.
         self._left_out: dict[str, str] = {}
+        self._stopped: dict[str, str] = {}
         self._trained = 0
         self._costs = CostModel(bench.staged, bench.store, bench.measure(settings))
         self.space = self._space(options)
@@ -172,12 +174,19 @@ class Study:
 
     def search(self) -> None:
         """Round after round, until all is searched or nothing more fits into the time."""
-        while (found := next_round(self.space, self.history, frozenset(self._left_out))) is not None:
-            fitting = next((trial for trial in found.trials if self._fits(trial)), None)
-            if fitting is None:
-                self._left_out |= {trial.key: f"{found.name}: {describe(trial)}" for trial in found.trials}
-                continue
-            self._run(fitting, found.name)
+        while (found := self._next()) is not None:
+            self._run(*found)
+
+    def _next(self) -> tuple[Trial, str] | None:
+        """The next trial that fits into the time, with the name of its round; what does not fit now may fit later."""
+        passed_over = dict(self._stopped)
+        while (found := next_round(self.space, self.history, frozenset(passed_over))) is not None:
+            for trial in found.trials:
+                if self._fits(trial):
+                    return trial, found.name
+            passed_over |= {trial.key: f"{found.name}: {describe(trial)}" for trial in found.trials}
+        self._left_out = passed_over
+        return None
 
     def _fits(self, trial: Trial) -> bool:
         missing = self._missing()
@@ -189,7 +198,8 @@ class Study:
     def confirm(self) -> None:
         """Trains the best of each graft and the baselines again, seed by seed, as far as time allows."""
         while True:
-            pending = [t for t in to_confirm(self.space, self.history) if t.key not in self._left_out]
+            passed_over = self._left_out | self._stopped
+            pending = [t for t in to_confirm(self.space, self.history) if t.key not in passed_over]
             if not pending:
                 return
             trial = pending[0]
@@ -206,7 +216,7 @@ class Study:
         try:
             result = self._bench.run(trial, watch)
         except OutOfTimeError:
-            self._left_out[trial.key] = f"{name}, stopped by the time limit: {describe(trial)}"
+            self._stopped[trial.key] = f"{name}, stopped by the time limit: {describe(trial)}"
             return
         self._trained += 1
         self.history[trial.key] = result
@@ -251,7 +261,7 @@ class Study:
         results = outcome.to_json() | {
             "source": {"name": source.name, "digest": source.digest, "classes": len(source.classes)},
             "settings": asdict(self._settings) | {"seed": space.seed, "seeds": space.seeds},
-            "left_out": sorted(set(self._left_out.values())),
+            "left_out": sorted({*self._left_out.values(), *self._stopped.values()}),
             "cost": self._cost(),
         }
         write_model(bench.folder.path / "model", source, bench.restore(first), dataset.classes, self._by_hand)
