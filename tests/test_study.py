@@ -472,7 +472,10 @@ def test_a_cut_behind_the_classification_layer_is_no_cut_of_a_graft_that_throws_
 def test_an_unknown_cut_is_refused_with_the_names_of_all_stages(command: Command, tmp_path: Path) -> None:
     ran = inarch(*command(tmp_path / "run", *QUICK, "--cuts", "conv9"))
     assert ran.exit_code == 2
-    assert "--cuts conv9: the network has no such stage. Give numbers from 0 to 3 or names: none, conv1, conv2," in ran.said
+    assert (
+        "--cuts conv9: the network has no such stage. Give numbers from 0 to 3 or names: none, conv1, conv2,"
+        in ran.said
+    )
 
 
 # What came out for the classification layer
@@ -501,7 +504,11 @@ def test_the_choice_is_compared_with_each_baseline_and_corrected_for_their_numbe
     results = results_of(full)
     test, pairs = results["test"], {row["against"]: row for row in results["paired"]}
     place = ("graft", "harmonise", "hidden", "cut", "log_loss")
-    others = [r for r in ("traditional", "linear_probe", "replace_best_cut") if any(test[r][k] != test["chosen"][k] for k in place)]
+    others = [
+        r
+        for r in ("traditional", "linear_probe", "replace_best_cut")
+        if any(test[r][k] != test["chosen"][k] for k in place)
+    ]
     assert list(pairs) == others
     for role, row in pairs.items():
         assert row["difference"] == pytest.approx(test["chosen"]["accuracy"] - test[role]["accuracy"])
@@ -563,7 +570,9 @@ def test_the_delivered_model_predicts_what_was_tested(adapted: Path, place: Path
         ]  # fmt: skip
     dataset = open_dataset(place / "images")
     predictions = api.load(adapted / "model").predict([place / "images" / item.path for item in dataset.test], top=3)
-    again = np.array([[dict(zip(p.classes, p.probabilities, strict=True))[c] for c in dataset.classes] for p in predictions])
+    again = np.array(
+        [[dict(zip(p.classes, p.probabilities, strict=True))[c] for c in dataset.classes] for p in predictions]
+    )
     assert np.abs(again - record.arrays["test"]).max() < 1e-5
     assert np.ptp(again, axis=0).max() > 0.01
 
@@ -578,7 +587,19 @@ def test_an_adapted_model_is_itself_a_source(adapted: Path, place: Path, tmp_pat
     assert ("hidden1" in names) == (graft == "deepen")
     write_images(tmp_path / "more", a_class=12, classes=("dawn", "dusk"))
     out = tmp_path / "second"
-    ran = inarch("fit", tmp_path / "more", "--source", adapted / "model", "--out", out, *ONE[:-4], "--cuts", "conv2", "--seeds", "1")
+    ran = inarch(
+        "fit",
+        tmp_path / "more",
+        "--source",
+        adapted / "model",
+        "--out",
+        out,
+        *ONE[:-4],
+        "--cuts",
+        "conv2",
+        "--seeds",
+        "1",
+    )
     assert ran.exit_code == 0, ran.said
     card = json.loads((out / "model" / "card.json").read_text())
     assert [added["graft"] for added in card["adapted"]] == [graft, "retain"]

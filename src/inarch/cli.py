@@ -78,7 +78,7 @@ def stages(
     options = source_options(weights, image_size, None, pretrained=not no_weights)
     loaded = load_source(source, options, announce=announce)
     staged = stage(loaded.network, loaded.classification_layer, loaded.input.example(), words(by_hand) or None)
-    console.print(stages_table(staged.stages))
+    console.print(stages_table(staged))
     if finer:
         console.print(f"{len(staged.fine)} finer cuts, behind: " + ", ".join(staged.fine), soft_wrap=True)
 

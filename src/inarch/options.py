@@ -10,9 +10,9 @@ import torch
 
 from inarch.errors import UsageError
 from inarch.methods import make_method
-from inarch.network.adapted import Stages
 from inarch.network.grafts import GRAFT_NAMES, Configuration, configurations
 from inarch.network.layers import HARMONISERS
+from inarch.network.stages import Stages
 from inarch.training.schedule import default_epochs
 from inarch.training.trial import PRECISIONS, TrainingSettings
 

@@ -9,8 +9,9 @@ from typing import Any, final
 import numpy as np
 
 from inarch.data import DataSet
-from inarch.network.adapted import Stages
 from inarch.network.grafts import graft_class
+from inarch.network.stages import Stages
+from inarch.report.words import percent
 from inarch.results.metrics import classification_metrics
 from inarch.results.statistics import accuracy_interval, holm, paired_difference
 from inarch.search.choice import Candidate, best_candidate, candidate, choose, roles
@@ -214,7 +215,3 @@ def kept_sentence(difference: float, interval: tuple[float, float], of: str) -> 
     if high < 0:
         return f"Keeping the classification layer did not help here, it cost: {size} against replacing it."
     return f"Keeping the classification layer did not help here measurably: {size} against replacing it."
-
-
-def percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f} %"

@@ -6,19 +6,14 @@ Readable from `fit` downwards: what is opened, what is searched, what is confirm
 from __future__ import annotations
 
 import math
-import platform
 import time
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, final
 
-import torch
-
-from inarch import __version__
-from inarch.data import DataSet, PixelSize, Views, open_dataset
+from inarch.data import DataSet
 from inarch.errors import DataError, UsageError
-from inarch.features.store import Images, Machine, PrefixStore
+from inarch.features.store import PrefixStore
 from inarch.launch.allocator import keep_memory
 from inarch.launch.cost import CostModel
 from inarch.launch.here import RANGE, TRIAL, Workbench, result_of
@@ -26,9 +21,11 @@ from inarch.launch.progress import Progress, Standing
 from inarch.model import write_model
 from inarch.network.adapted import stage
 from inarch.network.source import Source, SourceOptions, load_source
-from inarch.options import StudyOptions, chosen_device, cut_indices
+from inarch.options import StudyOptions, cut_indices
 from inarch.outcome import Outcome
+from inarch.preparation import as_images, open_images, recorded_machine
 from inarch.report import write_report
+from inarch.report.words import duration
 from inarch.results.folder import RunFolder
 from inarch.search.choice import best_of_graft, choose, confirmations, roles, to_confirm
 from inarch.search.rounds import expected_trials, linear_probes, next_round, with_seed
@@ -283,70 +280,7 @@ class Study:
         }
 
 
-def recorded_machine(folder: RunFolder, options: StudyOptions) -> Machine:
-    """Device, precision and threads of this run: those of its first call, since they change the numbers."""
-    environment = folder.ledger.get_meta("environment")
-    if environment is None:
-        environment = {
-            "device": chosen_device(options.device),
-            "precision": options.precision,
-            "threads": options.threads or torch.get_num_threads(),
-            "versions": {"inarch": __version__} | {n: version(n) for n in ("torch", "torchvision", "timm", "numpy")},
-            "processor": platform.machine(),
-        }
-        folder.ledger.set_meta("environment", environment)
-    elif options.threads not in (None, environment["threads"]):
-        raise UsageError(
-            f"--threads {options.threads}: this run was begun with {environment['threads']}.",
-            "Leave --threads away to go on, or choose another --out.",
-        )
-    elif options.device not in ("auto", environment["device"]):
-        raise UsageError(
-            f"--device {options.device}: this run was begun on {environment['device']}.",
-            "Leave --device away to go on, or choose another --out.",
-        )
-    torch.set_num_threads(environment["threads"])
-    # Momentum of units that no longer learn decays into denormal numbers, which processors work on many times slower.
-    torch.set_flush_denormal(True)
-    return Machine(chosen_device(environment["device"]), environment["precision"], environment["threads"])
-
-
-def open_images(data: Path, source: Source, options: StudyOptions, folder: RunFolder, progress: Progress) -> DataSet:
-    """The data set with its images decoded once, large enough for every view."""
-    wanted = source.input
-    size = PixelSize(
-        round(wanted.height / wanted.crop_pct), round(wanted.width / wanted.crop_pct), wanted.interpolation,
-        folder=folder.path,
-    )  # fmt: skip
-    dataset = open_dataset(data, seed=options.seed, max_pixels=options.max_pixels, keep=size, progress=progress.images)
-    for warning in dataset.warnings:
-        progress.announce(warning)
-    if dataset.set_aside:
-        progress.announce(f"{len(dataset.set_aside)} files were set aside; `inarch check` names them.")
-    return dataset
-
-
-def as_images(dataset: DataSet, source: Source, settings: TrainingSettings) -> Images:
-    """The data set as the training loop wants it."""
-    assert dataset.pixels is not None
-    splits = ("train", "validation", "test")
-    return Images(
-        Views(dataset.pixels, dataset.row_digests(), source.input, settings.augmentation),
-        {split: dataset.rows(split) for split in splits},
-        {split: dataset.labels(split) for split in splits},
-        len(dataset.classes),
-    )
-
-
 def describe(trial: Trial) -> str:
     """A trial in a few words."""
     old = f", old layers {trial.learning_rate:g}" if trial.learning_rate else ""
     return f"{trial.configuration}, cut {trial.cut} (rates: new layers {trial.new_layer_learning_rate:g}{old})"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them, rounded up."""
-    if seconds < 90:
-        return f"{math.ceil(seconds)}s"
-    minutes = math.ceil(seconds / 60)
-    return f"{minutes}m" if minutes < 90 else f"{minutes // 60}h {minutes % 60}m"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, final
 
@@ -14,7 +14,7 @@ from rich.table import Table
 from inarch.launch.progress import Progress, Standing
 
 if TYPE_CHECKING:
-    from inarch.network.stages import Stage
+    from inarch.network.stages import Stages
 
 
 @final
@@ -69,12 +69,13 @@ def progress_on(console: Console) -> Iterator[Progress]:
         yield TerminalProgress(bars, console)
 
 
-def stages_table(stages: Sequence[Stage]) -> Table:
+def stages_table(staged: Stages) -> Table:
     """The stages of a network, as `inarch stages` prints them."""
+    from inarch.network.stages import stage_rows
+
     table = Table("index", "name", "parameters", "cost", "output shape", box=None, header_style="bold")
-    for stage in stages:
-        shape = " x ".join(map(str, stage.output_shape))
-        table.add_row(str(stage.index), stage.name, f"{stage.parameters:,}", f"{100 * stage.cost:.1f} %", shape)
+    for row in stage_rows(staged):
+        table.add_row(*row)
     return table
 
 

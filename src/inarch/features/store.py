@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from inarch.data import Views
-from inarch.network.adapted import Stages
+from inarch.network.stages import Stages
 
 CHUNK = 64
 DEFAULT_LIMIT = 2 * 1024**3

@@ -12,7 +12,7 @@ from statistics import median
 from typing import final
 
 from inarch.features.store import PrefixStore
-from inarch.network.adapted import Stages
+from inarch.network.stages import Stages
 from inarch.training.fit import view_number
 from inarch.training.trial import Trial
 

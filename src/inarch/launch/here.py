@@ -19,8 +19,9 @@ from inarch.errors import RunFolderError, TrainingError
 from inarch.features.store import PrefixStore
 from inarch.launch.cost import Speeds, seconds_of
 from inarch.methods import make_method
-from inarch.network.adapted import AdaptedNetwork, Stages
+from inarch.network.adapted import AdaptedNetwork
 from inarch.network.grafts import Configuration, Widths
+from inarch.network.stages import Stages
 from inarch.results.folder import RunFolder
 from inarch.results.ledger import Record
 from inarch.results.metrics import classification_metrics

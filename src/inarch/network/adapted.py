@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -18,17 +18,7 @@ from inarch.network.card import Card
 from inarch.network.grafts import Configuration, Deepen, Widths, build_graft, graft_class
 from inarch.network.libraries import build_network
 from inarch.network.naming import LAST_STAGE
-from inarch.network.stages import Stage, stage_network
-
-
-class Stages(Protocol):
-    """A network as an ordered chain of stages; see `StagedNetwork`."""
-
-    @property
-    def stages(self) -> tuple[Stage, ...]: ...
-    @property
-    def fine(self) -> tuple[str, ...]: ...
-    def segment(self, start: int, stop: int) -> nn.Module: ...
+from inarch.network.stages import Stage, Stages, stage_network
 
 
 @final

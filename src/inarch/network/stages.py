@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Protocol, final
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,16 @@ class Stage:
     parameters: int
     cost: float
     output_shape: tuple[int, ...]
+
+
+class Stages(Protocol):
+    """A network as an ordered chain of stages; see `StagedNetwork`."""
+
+    @property
+    def stages(self) -> tuple[Stage, ...]: ...
+    @property
+    def fine(self) -> tuple[str, ...]: ...
+    def segment(self, start: int, stop: int) -> nn.Module: ...
 
 
 @final
@@ -221,7 +231,7 @@ def _measure(
     return [Stage(i + 1, name, parameters[i], shares[i] / total, shapes[i]) for i, name in enumerate(names)]
 
 
-def stage_rows(staged: StagedNetwork) -> list[tuple[str, str, str, str, str]]:
+def stage_rows(staged: Stages) -> list[tuple[str, str, str, str, str]]:
     """Rows for `inarch stages`: index, name, parameters, share of the forward cost, output shape."""
     return [
         (
