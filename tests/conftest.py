@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 
 
+# As the command line sets it; here so that it holds before PyTorch is loaded.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real networks and data sets: `INARCH_SHARED`, or `shared` beside the checkout."""

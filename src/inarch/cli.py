@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -218,6 +219,9 @@ def print_results(results: dict[str, Any], out: Path) -> None:
 
 def main() -> None:
     """Runs the command line; an error that a user can mend is one message, never a traceback."""
+    # Read when PyTorch loads its threads. They spin while they wait for each other, by default so long that any other
+    # work on the machine makes training several times slower (docs/lab-notebook.md).
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         app(standalone_mode=True)
     except InarchError as error:
