@@ -24,6 +24,8 @@ QUICK = ("--epochs", "1", "--batch-size", "16", "--hidden", "8", "--threads", "1
 # Enough of a study to be worth interrupting, short enough to be done often.
 SHORT = (*QUICK, "--grafts", "replace,deepen", "--harmonise", "l2", "--seeds", "2")
 
+# Loading torchvision sets an environment variable: here, so that no test is blamed for it.
+importlib.import_module("inarch.study")
 _CHILDREN = multiprocessing.get_context("forkserver")
 _CHILDREN.set_forkserver_preload(["inarch.cli", "inarch.study", "inarch.launch.here", "inarch.report.page", "toy"])
 

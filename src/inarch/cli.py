@@ -25,8 +25,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-console = Console()
-errors = Console(stderr=True)
+# Names of files, classes and stages are printed as they are: nothing in them is markup.
+console = Console(markup=False, highlight=False)
+errors = Console(stderr=True, markup=False, highlight=False)
 
 Data = Annotated[Path, typer.Argument(help="A folder of class folders, or a CSV or Parquet manifest.")]
 SourceText = Annotated[
@@ -149,9 +150,11 @@ def predict(
     write_csv(predictions, out)
     bad = [p for p in predictions if p.error]
     for prediction in bad:
-        errors.print(f"{prediction.path}: {prediction.error}", style="yellow", highlight=False, markup=False)
+        errors.print(f"{prediction.path}: {prediction.error}", style="yellow", soft_wrap=True)
     if out is not None:
-        console.print(f"{len(predictions) - len(bad)} images classified, {len(bad)} could not be: {out}")
+        console.print(
+            f"{len(predictions) - len(bad)} images classified, {len(bad)} could not be: {out}", soft_wrap=True
+        )
     if len(bad) == len(predictions):
         raise typer.Exit(1)
 
@@ -161,7 +164,7 @@ def report(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> Non
     """Draw report.html again from a run folder."""
     from inarch.report import write_report
 
-    console.print(f"Report: {write_report(folder)}")
+    console.print(f"Report: {write_report(folder)}", soft_wrap=True)
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -197,7 +200,7 @@ def source_options(
 
 
 def announce(text: str) -> None:
-    errors.print(text, highlight=False, markup=False, soft_wrap=True)
+    errors.print(text, soft_wrap=True)
 
 
 def progress_on_terminal() -> Any:
@@ -210,11 +213,11 @@ def print_results(results: dict[str, Any], out: Path) -> None:
     """What a study found: the sentence, the test table, and where to look."""
     from inarch.terminal import results_table
 
-    console.print(results["sentence"], highlight=False, markup=False)
+    console.print(results["sentence"])
     console.print(results_table(results))
     if results["left_out"]:
         console.print(f"Left out for lack of time: {len(results['left_out'])} trials; the same command goes on.")
-    console.print(f"Report: {out / 'report.html'}   Model: {out / 'model'}", highlight=False, soft_wrap=True)
+    console.print(f"Report: {out / 'report.html'}   Model: {out / 'model'}", soft_wrap=True)
 
 
 def main() -> None:
@@ -225,9 +228,9 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except InarchError as error:
-        errors.print(f"Error: {error.problem}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+        errors.print(f"Error: {error.problem}", style="bold red", soft_wrap=True)
         if error.remedy:
-            errors.print(error.remedy, highlight=False, markup=False, soft_wrap=True)
+            errors.print(error.remedy, soft_wrap=True)
         sys.exit(error.exit_code)
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from statistics import median
 from typing import final
 
 from inarch.features.store import PrefixStore
+from inarch.network.adapted import stored_cut
 from inarch.network.stages import Stages
 from inarch.training.fit import view_number
 from inarch.training.trial import Trial
@@ -26,6 +27,10 @@ class Speeds:
     forward: float
     training: float
     head: float
+
+    def fastest(self, other: Speeds) -> Speeds:
+        """The shorter time of each of two measurements."""
+        return Speeds(*(min(pair) for pair in zip(astuple(self), astuple(other), strict=True)))
 
 
 @final
@@ -53,9 +58,10 @@ class CostModel:
         images = len(self.store.images.rows["train"])
         validation = len(self.store.images.rows["validation"])
         epochs, batch = trial.settings.epochs, trial.settings.batch_size
-        cut = min(trial.cut, len(self.staged.stages))
-        frozen = sum(stage.cost for stage in self.staged.stages[:cut])
-        if self.store.holds(cut, view_number(trial.seed, 0)):
+        cut = stored_cut(trial.configuration, trial.cut, len(self.staged.stages))
+        frozen = sum(stage.cost for stage in self.staged.stages[: trial.cut])
+        # The last view: a range test or a trial that was stopped leaves some of the first ones.
+        if self.store.holds(cut, view_number(trial.seed, epochs - 1)):
             prefix, view, looked_at = 0.0, 0.0, 0.0
         else:
             prefix, view, looked_at = frozen * self.speeds.forward, self.speeds.view, 1.0

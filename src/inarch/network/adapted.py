@@ -21,6 +21,11 @@ from inarch.network.naming import LAST_STAGE
 from inarch.network.stages import Stage, Stages, stage_network
 
 
+def stored_cut(configuration: Configuration, cut: int, stages: int) -> int:
+    """The deepest cut whose activations never change while a network with that cut trains, and feed all that does."""
+    return min(cut, stages - 1) if graft_class(configuration.graft).uses_features else cut
+
+
 @final
 class AdaptedNetwork(nn.Module):
     """A staged source network with a graft, frozen up to a cut.
@@ -38,7 +43,7 @@ class AdaptedNetwork(nn.Module):
         self.staged = staged
         self.widths = widths
         self.configuration = configuration
-        self.stored_cut = cut if cut <= last or not graft.uses_features else last
+        self.stored_cut = stored_cut(configuration, cut, last + 1)
         self.prefix = staged.segment(0, self.stored_cut)
         self.suffix = staged.segment(self.stored_cut, max(last, self.stored_cut))
         self.layer = staged.segment(last, last + 1) if graft.keeps_layer and self.stored_cut <= last else None
