@@ -21,6 +21,8 @@ import torch
 
 # One thread, one epoch, one small hidden layer: a study of seconds.
 QUICK = ("--epochs", "1", "--batch-size", "16", "--hidden", "8", "--threads", "1")
+# The least of a study: one configuration at one cut.
+ONE = (*QUICK, "--grafts", "retain", "--harmonise", "none", "--cuts", "1", "--seeds", "1")
 # Enough of a study to be worth interrupting, short enough to be done often.
 SHORT = (*QUICK, "--grafts", "replace,deepen", "--harmonise", "l2", "--seeds", "2")
 
@@ -120,7 +122,7 @@ def kill(child: BaseProcess) -> bool:
 
 
 def rows(folder: Path) -> list[tuple[Any, ...]]:
-    """Everything that the ledger of a run folder holds, bit for bit, in its order; none where there is no ledger yet."""
+    """Everything that the ledger of a run folder holds, bit for bit, in its order; nothing where there is none."""
     file = folder / "ledger.sqlite"
     if not file.exists():
         return []

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from program import QUICK, SHORT, absolute_paths, inarch, kill, rows, running, start, without_cost
+from program import ONE, QUICK, SHORT, absolute_paths, inarch, kill, rows, running, start, without_cost
 from toy import write_images, write_source
 
 import inarch as api
@@ -27,7 +27,6 @@ from inarch.results.ledger import Ledger
 from inarch.results.schema import validate_results
 
 FULL = (*QUICK, "--harmonise", "none,l2", "--seeds", "2")
-ONE = (*QUICK, "--grafts", "retain", "--harmonise", "none", "--cuts", "1", "--seeds", "1")
 
 
 @pytest.fixture(scope="module")
@@ -427,10 +426,10 @@ def test_without_a_limit_the_duration_is_estimated_first(command: Command, tmp_p
 @pytest.mark.parametrize(
     ("options", "proposal"),
     [
-        (("--grafts", "retain", "--harmonise", "batch", "--cuts", "2"), {("retain", "batch", (), 2)}),
-        (("--grafts", "retain", "--harmonise", "none", "--cuts", "none,conv2"), {("retain", "none", (), k) for k in (0, 2)}),
+        (("--grafts", "retain", "--harmonise", "batch", "--cuts", "conv2"), {("retain", "batch", (), 2)}),
+        (("--grafts", "retain", "--harmonise", "l2", "--cuts", "none,2"), {("retain", "l2", (), k) for k in (0, 2)}),
         (("--grafts", "joined", "--harmonise", "l2", "--cuts", "all"), {("joined", "l2", (), k) for k in range(4)}),
-        (("--grafts", "replace", "--harmonise", "batch", "--cuts", "all"), {("replace", "batch", (), k) for k in range(3)}),
+        (("--grafts", "replace", "--harmonise", "l2", "--cuts", "all"), {("replace", "l2", (), k) for k in range(3)}),
         (
             ("--grafts", "deepen", "--harmonise", "none", "--cuts", "1", "--hidden", "6,5", "--method", "l2-sp"),
             {("deepen", "none", (8,), 1), ("deepen", "none", (6, 5), 1)},

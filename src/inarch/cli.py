@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from inarch.errors import InarchError, UsageError
+from inarch.errors import InarchError
 
 if TYPE_CHECKING:
     from inarch.network.source import SourceOptions
@@ -75,6 +74,7 @@ def stages(
     """List the stages of a network: what --cuts can name."""
     from inarch.network.adapted import stage
     from inarch.network.source import load_source
+    from inarch.options import words
     from inarch.terminal import stages_table
 
     options = source_options(weights, image_size, None, pretrained=not no_weights)
@@ -113,7 +113,7 @@ def fit(
     max_pixels: MaxPixels = 100_000_000,
 ) -> None:  # fmt: skip
     """Adapt a source network to a folder of labelled images, and compare with what everybody does."""
-    from inarch.options import StudyOptions
+    from inarch.options import StudyOptions, seconds, sizes, words
     from inarch.study import fit as run
 
     options = StudyOptions(
@@ -165,28 +165,6 @@ def report(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> Non
     from inarch.report import write_report
 
     console.print(f"Report: {write_report(folder)}", soft_wrap=True)
-
-
-def words(text: str) -> tuple[str, ...]:
-    """The parts of a list with commas, each once."""
-    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-
-
-def sizes(text: str) -> tuple[int, ...]:
-    """`512,256` as numbers."""
-    if not all(part.isdecimal() for part in words(text)):
-        raise UsageError(f"--hidden {text} is not a list of sizes.", "Try 512 or 512,256.")
-    return tuple(int(part) for part in text.split(",") if part.strip())
-
-
-def seconds(text: str) -> float | None:
-    """`20m`, `1h30m`, `90s` or plain seconds; empty: no limit."""
-    if not text:
-        return None
-    found = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip().lower())
-    if found is None:
-        raise UsageError(f"--time-limit {text} is not a duration.", "Try 20m, 1h30m or 90s.")
-    return sum(float(part) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True) if part)
 
 
 def source_options(

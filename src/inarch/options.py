@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -124,3 +125,25 @@ def cut_indices(cuts: tuple[str, ...], staged: Stages) -> tuple[int, ...] | None
                 f"Give numbers from 0 to {len(staged.stages)} or names: {', '.join(names)}.",
             )
     return tuple(sorted(set(found)))
+
+
+def words(text: str) -> tuple[str, ...]:
+    """The parts of a list with commas, each once."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    """`512,256` as numbers."""
+    if not all(part.isdecimal() for part in words(text)):
+        raise UsageError(f"--hidden {text} is not a list of sizes.", "Try 512 or 512,256.")
+    return tuple(int(part) for part in text.split(",") if part.strip())
+
+
+def seconds(text: str) -> float | None:
+    """`20m`, `1h30m`, `90s` or plain seconds; empty: no limit."""
+    if not text:
+        return None
+    found = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip().lower())
+    if found is None:
+        raise UsageError(f"--time-limit {text} is not a duration.", "Try 20m, 1h30m or 90s.")
+    return sum(float(part) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True) if part)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -108,6 +109,8 @@ def write_csv(predictions: Sequence[Prediction], out: Path | None) -> None:
         ]
         rows.append([p.path, *cells, *[""] * (2 * (top - len(p.classes))), p.error or ""])
     if out is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be text
+            sys.stdout.reconfigure(errors="surrogateescape")
         csv.writer(sys.stdout).writerows(rows)
         return
     try:

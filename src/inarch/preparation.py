@@ -19,15 +19,16 @@ from inarch.results.folder import RunFolder
 from inarch.training.trial import TrainingSettings
 
 
-def recorded_machine(folder: RunFolder, options: StudyOptions) -> Machine:
+def recorded_machine(folder: RunFolder, options: StudyOptions, progress: Progress) -> Machine:
     """Device, precision and threads of this run: those of its first call, since they change the numbers."""
     environment = folder.ledger.get_meta("environment")
+    versions = {"inarch": __version__} | {n: version(n) for n in ("torch", "torchvision", "timm", "numpy")}
     if environment is None:
         environment = {
             "device": chosen_device(options.device),
             "precision": options.precision,
             "threads": options.threads or torch.get_num_threads(),
-            "versions": {"inarch": __version__} | {n: version(n) for n in ("torch", "torchvision", "timm", "numpy")},
+            "versions": versions,
             "processor": platform.machine(),
         }
         folder.ledger.set_meta("environment", environment)
@@ -40,6 +41,13 @@ def recorded_machine(folder: RunFolder, options: StudyOptions) -> Machine:
         raise UsageError(
             f"--device {options.device}: this run was begun on {environment['device']}.",
             "Leave --device away to go on, or choose another --out.",
+        )
+    changed = [
+        f"{n} {environment['versions'][n]} (now {v})" for n, v in versions.items() if environment["versions"][n] != v
+    ]
+    if changed:
+        progress.announce(
+            f"This run was begun with {', '.join(changed)}: new trials may differ slightly from old ones."
         )
     torch.set_num_threads(environment["threads"])
     # Momentum of units that no longer learn decays into denormal numbers, which processors work on many times slower.

@@ -9,7 +9,7 @@ from typing import Any
 from inarch.errors import UsageError
 from inarch.launch.progress import Progress
 from inarch.network.source import SourceOptions
-from inarch.options import StudyOptions
+from inarch.options import StudyOptions, seconds, sizes, words
 from inarch.predict import load
 from inarch.study import fit as run
 
@@ -19,8 +19,9 @@ __all__ = ["fit", "load"]
 def fit(data: Path | str, *, source: str | Path, out: Path | str, **options: Any) -> dict[str, Any]:
     """Runs or continues a study and returns what `results.json` holds.
 
-    `options` are the fields of `StudyOptions` (grafts, cuts, seeds, time_limit in seconds, ...) and of `SourceOptions`
-    (weights, image_size, ...). An unknown one is a `UsageError`.
+    `options` are the fields of `StudyOptions` (grafts, cuts, seeds, ...) and of `SourceOptions` (weights, image_size,
+    ...), as values or as the texts of the command line: cuts=(3, 6) or "3,6", hidden=((512, 256),) or "512,256",
+    time_limit=1200 (seconds) or "20m". An unknown one is a `UsageError`.
     """
     study, of_source = ({f.name for f in fields(kind)} for kind in (StudyOptions, SourceOptions))
     unknown = options.keys() - study - of_source
@@ -28,6 +29,7 @@ def fit(data: Path | str, *, source: str | Path, out: Path | str, **options: Any
         raise UsageError(
             f"fit has no option '{sorted(unknown)[0]}'.", f"Options are: {', '.join(sorted(study | of_source))}."
         )
+    options = {name: _value(name, value) for name, value in options.items()}
     return run(
         Path(data),
         str(source),
@@ -36,3 +38,23 @@ def fit(data: Path | str, *, source: str | Path, out: Path | str, **options: Any
         SourceOptions(**{name: value for name, value in options.items() if name in of_source}),
         Progress(),
     )
+
+
+def _value(name: str, given: Any) -> Any:
+    """An option as its field holds it, from a value or from a text of the command line."""
+    if name in ("grafts", "harmonise", "cuts", "stages"):
+        return words(given) if isinstance(given, str) else tuple(map(str, [given] if isinstance(given, int) else given))
+    if name == "hidden":
+        return tuple(map(_hidden, [given] if isinstance(given, str | int) else given))
+    if name == "time_limit" and isinstance(given, str):
+        return seconds(given)
+    if name == "weights" and given is not None:
+        return Path(given)
+    return tuple(given) if isinstance(given, list) else given
+
+
+def _hidden(given: Any) -> tuple[int, ...]:
+    """The sizes of one variant; a number is a variant of one layer."""
+    if isinstance(given, str):
+        return sizes(given)
+    return (given,) if isinstance(given, int) else tuple(given)

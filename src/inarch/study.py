@@ -52,7 +52,7 @@ def fit(
     clock = Clock(options.time_limit)
     keep_memory()
     with RunFolder(out) as folder:
-        machine = recorded_machine(folder, options)
+        machine = recorded_machine(folder, options, progress)
         loaded = load_source(source, source_options, announce=progress.announce)
         by_hand = options.stages or None
         staged = stage(loaded.network, loaded.classification_layer, loaded.input.example(), by_hand)
