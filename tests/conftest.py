@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-
 # As the command line sets it; here so that it holds before PyTorch is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 

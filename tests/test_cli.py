@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import os
 import pickle
+import re
 import shutil
 import socket
 import subprocess
@@ -20,6 +22,8 @@ import pytest
 import torch
 from PIL import Image
 from program import ONE, Ran, inarch
+from rich.console import Console
+from rich.progress import Progress as Bars
 from safetensors.torch import load_file, save_file
 from toy import write_images, write_source
 
@@ -167,6 +171,22 @@ def test_fit_prints_what_came_out_and_where_it_lies(source: Path, images: Path, 
         assert part in ran.said
     assert f"Report: {run / 'report.html'} Model: {run / 'model'}" in ran.said
     assert "toy runs toy.py (sha256 " in ran.err
+
+
+def test_on_a_terminal_fit_shows_trials_done_and_to_come_best_so_far_and_time_left(
+    source: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=200, color_system=None)
+    monkeypatch.setattr("inarch.cli.errors", terminal)
+    monkeypatch.setattr("inarch.terminal.Bars", functools.partial(Bars, refresh_per_second=100))
+    ran = inarch("fit", images, "--source", source, "--out", tmp_path / "run", *ONE)
+    assert ran.exit_code == 0, ran.said
+    assert isinstance(terminal.file, io.StringIO)
+    drawn = terminal.file.getvalue()
+    assert re.search(r"Trials, best validation accuracy \d+\.\d %, about \d+ min left", drawn)
+    assert len(set(re.findall(r"(\d+)/\d+", drawn))) > 5
+    assert "traditional: replace, cut 0 (rates: new layers" in drawn
+    assert "About " in drawn
 
 
 # Prediction
@@ -432,6 +452,7 @@ def test_images_too_small_for_the_network_say_which_size_to_change(source: Path,
         (("--method", "magic"), "no method called 'magic'. Choose one of: fine-tuning, l2-sp."),
         (("--harmonise", "l3"), "--harmonise l3 is not known. Choose from: none, l2, batch."),
         (("--device", "abacus"), "--device abacus cannot be used"),
+        (("--device", "meta"), "--device meta cannot be used"),
         (("--precision", "fp8"), "--precision fp8 is not known. Choose from: fp32, bf16."),
         (("--optimiser", "lion"), "'lion'"),
         (("--balance", "focal"), "'focal'"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -367,7 +368,7 @@ class Counted:
         patch.setattr("inarch.study.CLOSING_SECONDS", 0.0)
 
 
-@pytest.mark.parametrize("limits", [(6,), (9,), (16,), (5, 7, 9)])
+@pytest.mark.parametrize("limits", [(6,), (5, 9, 14)])
 def test_stopped_by_the_time_limit_a_study_says_what_is_left_and_without_limit_it_goes_on_to_the_same_results(
     short: Path, command: Command, tmp_path: Path, limits: tuple[int, ...]
 ) -> None:
@@ -396,9 +397,9 @@ def test_a_real_time_limit_is_kept_with_the_best_so_far(
 ) -> None:
     monkeypatch.setattr("inarch.study.CLOSING_SECONDS", 1.0)
     begin = time.monotonic()
-    ran = inarch(*command(tmp_path / "run", *FULL, "--epochs", "5", "--time-limit", "5"))
+    ran = inarch(*command(tmp_path / "run", *FULL, "--epochs", "12", "--time-limit", "6s"))
     assert ran.exit_code == 0, ran.said
-    assert time.monotonic() - begin < 8
+    assert time.monotonic() - begin < 12
     results = results_of(tmp_path / "run")
     assert {"chosen", "traditional", "linear_probe"} <= results["test"].keys()
     assert f"Left out for lack of time: {len(results['left_out'])} trials; the same command goes on." in ran.said
@@ -407,9 +408,10 @@ def test_a_real_time_limit_is_kept_with_the_best_so_far(
 def test_too_short_a_time_limit_says_what_is_enough_and_that_is_enough(command: Command, tmp_path: Path) -> None:
     ran = inarch(*command(tmp_path / "run", *ONE, "--time-limit", "1s"))
     assert ran.exit_code == 2
-    assert "--time-limit 1s is too short" in ran.said
-    least = ran.said.partition("need at least ")[2].split()[0]
-    fitted(command, tmp_path / "run", *ONE, "--time-limit", least)
+    assert "--time-limit 1 s is too short" in ran.said
+    least = re.search(r"need at least (\d+) s on this machine", ran.said)
+    assert least is not None
+    fitted(command, tmp_path / "run", *ONE, "--time-limit", f"{least[1]}s")
 
 
 def test_without_a_limit_the_duration_is_estimated_first(command: Command, tmp_path: Path) -> None:
@@ -517,16 +519,19 @@ def test_the_choice_is_compared_with_each_baseline_and_corrected_for_their_numbe
     )
 
 
-def test_the_choice_has_the_highest_mean_validation_accuracy_over_seeds_of_all_that_was_confirmed(full: Path) -> None:
-    results = results_of(full)
-    confirmed: dict[str, list[float]] = {}
-    for row in rows(full):
-        subject, outcome = json.loads(row[3]), json.loads(row[4])
-        if row[2] == "trial" and subject.pop("seed") in (1, 2):
-            confirmed.setdefault(json.dumps(subject), []).append(outcome["validation"]["accuracy"])
-    assert len(confirmed) >= len(GRAFT_NAMES)
-    assert {len(found) for found in confirmed.values()} == {2}
-    assert results["chosen"]["validation_accuracy"] == max(float(np.mean(found)) for found in confirmed.values())
+def test_the_choice_is_the_best_over_seeds_among_the_best_that_the_search_found_of_each_graft(full: Path) -> None:
+    trials = [(json.loads(r[3]), json.loads(r[4])["validation"]) for r in rows(full) if r[2] == "trial"]
+    candidates = {}
+    for graft in GRAFT_NAMES:
+        searched = [t for t in trials if t[0]["configuration"]["graft"] == graft and t[0]["seed"] == 0]
+        best, _ = max(searched, key=lambda t: (t[1]["accuracy"], -t[1]["log_loss"], t[0]["cut"]))
+        confirmed = [v for s, v in trials if s["seed"] in (1, 2) and s | {"seed": 0} == best]
+        assert len(confirmed) == 2
+        accuracy, log_loss = (float(np.mean([v[name] for v in confirmed])) for name in ("accuracy", "log_loss"))
+        candidates[graft] = (accuracy, -log_loss, best["cut"])
+    chosen = results_of(full)["chosen"]
+    assert chosen["graft"] == max(candidates, key=lambda graft: candidates[graft])
+    assert (chosen["validation_accuracy"], chosen["cut"]["index"]) == candidates[chosen["graft"]][::2]
 
 
 def test_with_one_seed_intervals_are_about_images_and_say_so(command: Command, tmp_path: Path) -> None:

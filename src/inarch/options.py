@@ -98,7 +98,7 @@ def chosen_device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=name)
+        torch.zeros(1, device=name).cpu()  # there and back: some devices of PyTorch hold no data
     except (RuntimeError, AssertionError) as error:
         raise UsageError(
             f"--device {name} cannot be used: {str(error).splitlines()[0]}", "Try --device cpu."

@@ -15,7 +15,7 @@ from inarch.report.words import percent
 from inarch.results.metrics import classification_metrics
 from inarch.results.statistics import accuracy_interval, holm, paired_difference
 from inarch.search.choice import Candidate, best_candidate, candidate, choose, roles
-from inarch.search.rounds import History, track_results
+from inarch.search.rounds import History, next_round, track_results
 from inarch.search.space import Space
 from inarch.training.trial import Trial
 
@@ -37,6 +37,8 @@ class Outcome:
         chosen = choose(space, history)
         assert chosen is not None, "a study ends with at least one finished trial of its proposal"
         self.chosen = chosen
+        # Where the search was cut short, one side may have been tried where the other was not.
+        self._searched = next_round(space, history) is None
         self._roles = {role: candidate(space, history, trial) for role, trial in roles(space, history).items()}
 
     def to_json(self) -> dict[str, Any]:
@@ -176,7 +178,8 @@ class Outcome:
             "interval95": list(pair.interval95),
             "p": pair.p,
             "of": pair.of,
-            "sentence": kept_sentence(pair.difference, pair.interval95, pair.of),
+            "tuned_alike": self._searched,
+            "sentence": kept_sentence(pair.difference, pair.interval95, pair.of, tuned_alike=self._searched),
         }
 
     def _validation_standard_error(self) -> float:
@@ -203,13 +206,15 @@ class Outcome:
         return text
 
 
-def kept_sentence(difference: float, interval: tuple[float, float], of: str) -> str:
-    """What came out for the classification layer, in plain words."""
+def kept_sentence(difference: float, interval: tuple[float, float], of: str, *, tuned_alike: bool) -> str:
+    """What came out for the classification layer, in plain words; `tuned_alike` False: the search was cut short."""
     low, high = interval
     size = (
         f"{100 * difference:+.1f} points of test accuracy "
         f"(95 % interval {100 * low:+.1f} to {100 * high:+.1f}, over {of})"
     )
+    if not tuned_alike:
+        return f"Time was too short to tune both alike; so far keeping the classification layer gives {size}."
     if low > 0:
         return f"Keeping the classification layer helped here: {size} against replacing it."
     if high < 0:

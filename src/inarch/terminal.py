@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
-from rich.table import Table
+from rich.table import Column, Table
 
 from inarch.launch.progress import Progress, Standing
 
@@ -73,7 +73,7 @@ def stages_table(staged: Stages) -> Table:
     """The stages of a network, as `inarch stages` prints them."""
     from inarch.network.stages import stage_rows
 
-    table = Table("index", "name", "parameters", "cost", "output shape", box=None, header_style="bold")
+    table = whole_table("index", "name", "parameters", "cost", "output shape")
     for row in stage_rows(staged):
         table.add_row(*row)
     return table
@@ -81,7 +81,7 @@ def stages_table(staged: Stages) -> Table:
 
 def results_table(results: Mapping[str, Any]) -> Table:
     """The test of the choice and of what it is compared with."""
-    table = Table("", "configuration", "cut", "test accuracy", "95 % interval", "seeds", box=None, header_style="bold")
+    table = whole_table("", "configuration", "cut", "test accuracy", "95 % interval", "seeds")
     for role, row in results["test"].items():
         low, high = row["interval95"]
         sizes = "-".join(map(str, row["hidden"]))
@@ -94,3 +94,8 @@ def results_table(results: Mapping[str, Any]) -> Table:
             str(len(row["seeds"])),
         )
     return table
+
+
+def whole_table(*headers: str) -> Table:
+    """A table without lines that breaks long names where a terminal is narrow, and never cuts them off."""
+    return Table(*(Column(header, overflow="fold") for header in headers), box=None, header_style="bold")

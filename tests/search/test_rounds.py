@@ -131,7 +131,20 @@ def test_neighbours_lie_half_way_to_the_tried_cuts() -> None:
 def test_of_every_graft_the_variant_that_probed_best_is_searched_first() -> None:
     space = a_space()
     history = searched(space, lambda t: 0.9 if t.configuration == RETAIN_L2 else 0.5)
-    assert [t.configuration for t in ordered_tracks(space, history)] == [REPLACE, RETAIN_L2, RETAIN]
+    assert [t.configuration for t in ordered_tracks(space, history)] == [RETAIN_L2, REPLACE, RETAIN]
+
+
+def test_after_the_traditional_fine_tuning_comes_the_best_that_keeps_the_layer_with_nothing_frozen() -> None:
+    space = a_space()
+    history: dict[str, Result] = {}
+    order = []
+    while (found := next_round(space, history)) is not None and found.name in ("probes", "traditional", "coarse cuts"):
+        trial = found.trials[0]
+        order.append((found.name, str(trial.configuration), trial.cut))
+        history[trial.key] = Result(trial, 0.9 if trial.configuration == RETAIN_L2 else 0.5, 0.5)
+    assert order[order.index(("traditional", "replace", 0)) + 1] == ("coarse cuts", "retain, l2", 0)
+    depths = [cut for name, configuration, cut in order if (name, configuration) == ("coarse cuts", "retain, l2")]
+    assert depths == [0, 12, 8, 4]
 
 
 def test_ties_go_to_the_lower_log_loss_then_to_the_deeper_cut() -> None:

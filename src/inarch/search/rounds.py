@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from inarch.network.grafts import graft_class
 from inarch.search.space import MULTIPLES, PROBE_MULTIPLES, RATIOS, Result, Space, Track
 from inarch.training.trial import Trial
 
@@ -118,19 +119,25 @@ def track_results(track: Track, space: Space, history: History) -> list[Result]:
 
 
 def ordered_tracks(space: Space, history: History) -> list[Track]:
-    """Tracks in the order in which time is spent on them: of every graft first the one that probed best."""
+    """Tracks in the order in which time is spent on them: of every graft first the one that probed best.
+
+    Among those the better probe comes first, and what keeps the layer before what replaces it: that one has the
+    traditional fine-tuning to stand for it already.
+    """
 
     def probe(track: Track) -> float:
         result = history.get(search_trial(space, track, space.cuts(track)[-1], history).key)
         return result.accuracy if result else -1.0
 
-    best_first = sorted(space.tracks, key=probe, reverse=True)
+    best_first = sorted(
+        space.tracks, key=lambda t: (graft_class(t.configuration.graft).keeps_layer, probe(t)), reverse=True
+    )
     rank: dict[str, int] = {}
     place: dict[Track, int] = {}
     for track in best_first:
         graft = track.configuration.graft
         place[track] = rank[graft] = rank.get(graft, -1) + 1
-    return sorted(space.tracks, key=lambda track: place[track])
+    return sorted(best_first, key=lambda track: place[track])
 
 
 def best_trained_cut(space: Space, track: Track, history: History) -> int | None:

@@ -81,12 +81,16 @@ class Space:
         return tuple(every) if track.cuts is None else tuple(k for k in every if k in track.cuts)
 
     def coarse_cuts(self, track: Track) -> tuple[int, ...]:
-        """The cuts that are looked at first, deepest (cheapest) first; all of them where the track is restricted."""
+        """The cuts that are looked at first, in this order; all of them where the track is restricted.
+
+        The shallowest comes first, for every track to be seen beside traditional fine-tuning, which has it too; then
+        from the deepest, which is the cheapest, upwards.
+        """
         cuts = self.cuts(track)
-        if track.cuts is not None or self.exhaustive:
-            return cuts[::-1]
-        deepest = cuts[-1]
-        return tuple(sorted({round(deepest * quarter / 4) for quarter in range(5)}, reverse=True))
+        if track.cuts is None and not self.exhaustive:
+            deepest = cuts[-1]
+            cuts = tuple(sorted({round(deepest * quarter / 4) for quarter in range(5)}))
+        return (cuts[0], *cuts[:0:-1])
 
     def trial(self, track: Track, cut: int, *, ratio: float = RATIOS[0], multiple: float = 1.0) -> Trial:
         """The search's trial of a track at a cut; where no old layer trains the ratio means nothing and is left out."""
