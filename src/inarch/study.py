@@ -5,9 +5,8 @@ Readable from `fit` downwards: what is opened, what is searched, what is confirm
 
 from __future__ import annotations
 
-import math
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, final
 
@@ -15,6 +14,7 @@ from inarch.data import DataSet
 from inarch.errors import DataError, UsageError
 from inarch.features.store import PrefixStore
 from inarch.launch.allocator import keep_memory
+from inarch.launch.clock import Clock
 from inarch.launch.cost import CostModel
 from inarch.launch.here import RANGE, TRIAL, Workbench, result_of
 from inarch.launch.progress import Progress, Standing
@@ -35,6 +35,8 @@ from inarch.training.trial import TrainingSettings, Trial
 
 # Reading checkpoints, writing the report and whatever the estimates miss.
 CLOSING_SECONDS = 12.0
+# How far off the first estimate may be on a machine that does other work as well.
+UNCERTAINTY = 1.5
 
 
 def fit(
@@ -73,25 +75,6 @@ def fit(
         study.search()
         study.confirm()
         return study.close(dataset, loaded)
-
-
-@final
-@dataclass
-class Clock:
-    """Time since the call began, against its limit in seconds (None: no limit)."""
-
-    limit: float | None
-    start: float = field(default_factory=time.monotonic)
-
-    def left(self) -> float:
-        return math.inf if self.limit is None else self.start + self.limit - time.monotonic()
-
-    def deadline(self, reserve: float) -> float:
-        """When work must stop (monotonic) so that `reserve` seconds are left."""
-        return math.inf if self.limit is None else self.start + self.limit - reserve
-
-    def passed(self) -> float:
-        return time.monotonic() - self.start
 
 
 @final
@@ -148,7 +131,9 @@ class Study:
             # What disturbs a machine passes: nobody is sent away on one measurement.
             self._costs.speeds = self._costs.speeds.fastest(self._bench.measure(self._settings))
             least = self._least()
-        if least > self._clock.limit:
+        if self._clock.limit < least < UNCERTAINTY * self._clock.limit:
+            self._progress.announce(f"The time limit is tight: at least {duration(least)} may be needed.")
+        elif least > self._clock.limit:
             raise UsageError(
                 f"--time-limit {duration(self._clock.limit)} is too short: traditional fine-tuning, the linear probe "
                 f"and their test need at least {duration(least * 1.1)} on this machine.",
@@ -217,7 +202,7 @@ class Study:
         self._progress.trial(f"{name}: {describe(trial)}", self._standing())
         before = self._costs.raw(trial)
         start = time.monotonic()
-        watch = Watch(self._clock.deadline(0.5 * self._closing()), self._progress.step)
+        watch = Watch(self._clock.deadline(self._reserve(trial)), self._progress.step)
         try:
             result = self._bench.run(trial, watch)
         except OutOfTimeError:
@@ -228,6 +213,13 @@ class Study:
         if result.accuracy >= 0:
             self._costs.learn(before, time.monotonic() - start)
         self._bench.keep_checkpoints(self._needed())
+
+    def _reserve(self, trial: Trial) -> float:
+        """Seconds before the limit at which a running trial must stop; below zero for what must be there."""
+        missing = self._missing()
+        if trial.key in {t.key for t in missing}:
+            return -0.5 * self._clock.overtime()
+        return 0.5 * self._closing() + sum(map(self._costs.seconds, missing))
 
     def _needed(self) -> list[Trial]:
         """Trials whose weights may still be tested or delivered."""
@@ -255,6 +247,11 @@ class Study:
     def close(self, dataset: DataSet, source: Source) -> dict[str, Any]:
         """Tests the choice and what it is compared with, and writes results, model and report."""
         bench, space = self._bench, self.space
+        if self._missing():
+            raise UsageError(
+                f"The time limit ended before {describe(self._missing()[0])}, without which nothing can be compared.",
+                "Call again with a longer --time-limit; what was finished is kept.",
+            )
         chosen = choose(space, self.history)
         if chosen is None:
             failed = [r for r in bench.folder.ledger.records(TRIAL) if r.outcome["status"] == "failed"]
