@@ -200,14 +200,13 @@ def test_killed_at_every_kind_of_moment_a_study_goes_on_to_the_same_results(
     assert not list(out.rglob("*.part"))
 
 
-@pytest.mark.parametrize("seed", [1, 2])
 def test_killed_at_random_times_a_study_goes_on_to_the_same_results(
-    short: Path, command: Command, tmp_path: Path, seed: int
+    short: Path, command: Command, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    delays = random.Random(seed)
+    delays = random.Random(1)
     trained = 0
-    for longest in (0.2, 0.8, 1.2, 1.6, 2.0):
+    for longest in (0.2, 0.6, 1.0, 1.4, 1.4, 1.8):
         before = rows(out)
         child = start(*command(out, *SHORT))
         time.sleep(delays.uniform(0.05, longest))

@@ -196,7 +196,7 @@ class Outcome:
             f"Chosen: {self.chosen.trial.configuration} with {frozen}; it is right on {percent(accuracy)} of the "
             f"{len(self._labels)} test images (95 % interval {percent(interval.low)} to {percent(interval.high)}). "
         )
-        text += kept.get("sentence") or kept["reason"]
+        text += str(kept.get("sentence") or kept["reason"])
         images = len(self._dataset.validation)
         if images < SMALL_VALIDATION:
             text += (

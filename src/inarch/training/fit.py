@@ -65,67 +65,73 @@ def train(network: AdaptedNetwork, trial: Trial, store: PrefixStore, method: Met
     A loss that is not finite is a `TrainingError`. The last epoch counts: no epoch is picked, so validation accuracy
     is not flattered by the picking.
     """
-    settings, images = trial.settings, store.images
-    labels = torch.from_numpy(images.labels["train"]).to(store.machine.device)
-    weights = class_weights(images.labels["train"], images.classes) if settings.balance == "loss" else None
-    network.to(store.machine.device)
-    method.prepare(network)
-    rates = Rates(trial.learning_rate, trial.new_layer_learning_rate, settings.weight_decay)
-    optimiser = make_optimiser(method.groups(network, rates), settings)
-    orders = [epoch_order(images.labels["train"], settings, trial.seed, e) for e in range(settings.epochs)]
+    settings, labels = trial.settings, store.images.labels["train"]
+    orders = [epoch_order(labels, settings, trial.seed, epoch) for epoch in range(settings.epochs)]
     batches = [split_batches(order, settings.batch_size) for order in orders]
     steps = sum(map(len, batches))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda s: warmup_cosine(s, steps, settings.warmup))
-    epochs, step = [], 0
+    network.to(store.machine.device)
+    method.prepare(network)
+    learner = _Learner(network, trial, store, method, steps)
+    epochs: list[Epoch] = []
+    validation = np.zeros((0, store.images.classes))
     with own_randomness(trial.seed, store.machine):
         for number, epoch_batches in enumerate(batches):
             network.train()
             total = 0.0
             for positions in epoch_batches:
-                stored = store.read(network.stored_cut, "train", positions, view_number(trial.seed, number))
-                loss = _step(network, stored, labels[positions], weights, method, optimiser, store.machine, settings)
-                schedule.step()
-                total += loss * len(positions)
-                step += 1
-                if not math.isfinite(loss):
-                    raise TrainingError(
-                        f"The training loss became {loss} at step {step} of {steps} (learning rates: old layers "
-                        f"{trial.learning_rate:g}, new layers {trial.new_layer_learning_rate:g}).",
-                        "Other rates are tried; nothing needs to be done.",
-                    )
-                watch.step(step, steps)
-            epochs.append(_close_epoch(network, store, total / sum(map(len, epoch_batches))))
-    method.finish(network)
-    return Trained(tuple(epochs), predict(network, store, "validation"))
+                total += learner.step(positions, view_number(trial.seed, number)) * len(positions)
+                watch.step(learner.done, steps)
+            if number == settings.epochs - 1:
+                method.finish(network)
+            validation = predict(network, store, "validation")
+            learner.require_finite(float(validation.sum()), "probability on the validation split")
+            correct = validation.argmax(axis=1) == store.images.labels["validation"]
+            epochs.append(Epoch(total / sum(map(len, epoch_batches)), float(correct.mean())))
+    return Trained(tuple(epochs), validation)
 
 
-def _step(
-    network: AdaptedNetwork,
-    stored: Tensor,
-    labels: Tensor,
-    weights: Tensor | None,
-    method: Method,
-    optimiser: torch.optim.Optimizer,
-    machine: Machine,
-    settings: TrainingSettings,
-) -> float:
-    with machine.autocast():
-        logits = network.from_stored(stored)
-    supervised = F.cross_entropy(
-        logits.float(), labels, weight=weights if weights is None else weights.to(logits.device),
-        label_smoothing=settings.label_smoothing,
-    )  # fmt: skip
-    loss = method.loss(supervised, network)
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    optimiser.step()
-    return float(loss.detach())
+@final
+class _Learner:
+    """The steps of one trial: loss, gradients, optimiser, schedule."""
 
+    def __init__(self, network: AdaptedNetwork, trial: Trial, store: PrefixStore, method: Method, steps: int) -> None:
+        self._network, self._trial, self._store, self._method = network, trial, store, method
+        settings, device = trial.settings, store.machine.device
+        labels = store.images.labels["train"]
+        self._labels = torch.from_numpy(labels).to(device)
+        balanced = settings.balance == "loss"
+        self._weights = class_weights(labels, store.images.classes).to(device) if balanced else None
+        rates = Rates(trial.learning_rate, trial.new_layer_learning_rate, settings.weight_decay)
+        self._optimiser = make_optimiser(method.groups(network, rates), settings)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(
+            self._optimiser, lambda step: warmup_cosine(step, steps, settings.warmup)
+        )
+        self.done, self._steps = 0, steps
 
-def _close_epoch(network: AdaptedNetwork, store: PrefixStore, training_loss: float) -> Epoch:
-    validation = predict(network, store, "validation")
-    correct = validation.argmax(axis=1) == store.images.labels["validation"]
-    return Epoch(training_loss, float(correct.mean()))
+    def step(self, positions: np.ndarray, view: int) -> float:
+        """One step on the images at `positions` of the training split; returns the loss."""
+        stored = self._store.read(self._network.stored_cut, "train", positions, view)
+        with self._store.machine.autocast():
+            logits = self._network.from_stored(stored)
+        smoothing = self._trial.settings.label_smoothing
+        supervised = F.cross_entropy(logits.float(), self._labels[positions], self._weights, label_smoothing=smoothing)
+        loss = self._method.loss(supervised, self._network)
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimiser.step()
+        self._schedule.step()
+        self.done += 1
+        value = float(loss.detach())
+        self.require_finite(value, "training loss")
+        return value
+
+    def require_finite(self, value: float, name: str) -> None:
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"The {name} became {value} at step {self.done} of {self._steps} (learning rates: old layers "
+                f"{self._trial.learning_rate:g}, new layers {self._trial.new_layer_learning_rate:g}).",
+                "Other rates are tried; nothing needs to be done.",
+            )
 
 
 def predict(network: AdaptedNetwork, store: PrefixStore, split: str) -> np.ndarray:
