@@ -169,7 +169,7 @@ MOMENTS = (
     ("inarch.network.source:read_weights", 1),
     ("inarch.data.dataset:read_image", 30),
     ("inarch.training.range_test:_sweep", 2),
-    ("inarch.training.fit:_step", 5),
+    ("inarch.training.fit:Watch.step", 5),
     ("inarch.launch.here:write_weights", 3),
     ("inarch.results.ledger:Ledger.add", 4),
     ("inarch.launch.here:Workbench.keep_checkpoints", 2),
@@ -269,7 +269,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(Workbench, "run", interrupted)
         ran = inarch(*command(tmp_path / "run", *ONE))
-    assert ran.exit_code == 130
+    assert ran.exit_code == 1
     assert "the same command goes on" in ran.said
     assert sum(row[2] == "trial" for row in rows(tmp_path / "run")) == 3
     fitted(command, tmp_path / "run", *ONE)

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. Exit codes are 0, 1 (failed), 2 (wrong usage) and 130 (Ctrl-C)."""
+"""The command line: parse, call, print. Exit codes are 0, 1 (failed) and 2 (wrong usage)."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def fit(
             results = run(data, source, out, options, source_options(weights, image_size, classes), progress)
     except KeyboardInterrupt:
         announce("Stopped. What was finished is kept; the same command goes on from there.")
-        raise
+        raise typer.Exit(1) from None
     print_results(results, out)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,8 +22,11 @@ from inarch.training.trial import TrainingSettings
 
 
 def recorded_machine(folder: RunFolder, options: StudyOptions, progress: Progress) -> Machine:
-    """Device, precision and threads of this run: those of its first call, since they change the numbers."""
-    environment = folder.ledger.get_meta("environment")
+    """Device, precision and threads of this run: those of its first call, since they change the numbers.
+
+    A call that failed before it was known what the run is decides nothing.
+    """
+    environment = folder.ledger.get_meta("environment") if folder.begun else None
     versions = {"inarch": __version__} | {n: version(n) for n in ("torch", "torchvision", "timm", "numpy")}
     if environment is None:
         environment = {
@@ -53,6 +58,16 @@ def recorded_machine(folder: RunFolder, options: StudyOptions, progress: Progres
     # Momentum of units that no longer learn decays into denormal numbers, which processors work on many times slower.
     torch.set_flush_denormal(True)
     return Machine(chosen_device(environment["device"]), environment["precision"], environment["threads"])
+
+
+@contextmanager
+def same_threads_afterwards() -> Iterator[None]:
+    """A study sets its own number of threads; the program that called it gets its own back."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def open_images(data: Path, source: Source, options: StudyOptions, folder: RunFolder, progress: Progress) -> DataSet:

@@ -5,8 +5,9 @@ Readable from `fit` downwards: what is opened, what is searched, what is confirm
 
 from __future__ import annotations
 
+import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -23,7 +24,7 @@ from inarch.network.adapted import stage
 from inarch.network.source import Source, SourceOptions, load_source
 from inarch.options import StudyOptions, cut_indices
 from inarch.outcome import Outcome
-from inarch.preparation import as_images, open_images, recorded_machine
+from inarch.preparation import as_images, open_images, recorded_machine, same_threads_afterwards
 from inarch.report import write_report
 from inarch.report.words import duration
 from inarch.results.folder import RunFolder
@@ -52,8 +53,10 @@ def fit(
     Errors that a user can cause are `InarchError`s; what was computed before one stays in the run folder.
     """
     clock = Clock(options.time_limit)
+    if out.resolve().is_relative_to(data.resolve()):
+        raise UsageError(f"--out {out} lies inside the data set {data}.", "Choose a folder outside of it.")
     keep_memory()
-    with RunFolder(out) as folder:
+    with same_threads_afterwards(), RunFolder(out) as folder:
         machine = recorded_machine(folder, options, progress)
         loaded = load_source(source, source_options, announce=progress.announce)
         by_hand = options.stages or None
@@ -66,6 +69,7 @@ def fit(
                 "source digest": loaded.digest,
                 "data digest": dataset.digest,
                 "image size": [loaded.input.height, loaded.input.width],
+                "input": loaded.input.to_card(),
                 **options.identity(),
                 "epochs": settings.epochs,
             }
@@ -104,12 +108,13 @@ class Study:
         cuts = cut_indices(options.cuts, self._bench.staged)
         proposal = tuple(Track(c, options.method, cuts) for c in options.configurations())
         space = Space(len(self._bench.staged.stages), proposal, self._settings, {}, options.seed, options.seeds)
-        for track in proposal:
-            if not space.cuts(track):
-                raise UsageError(
-                    f"--cuts {','.join(options.cuts)} leaves no cut for {track.configuration}.",
-                    f"It can be cut from 0 to {space.deepest(track.configuration)}.",
-                )
+        proposal = tuple(track for track in proposal if space.cuts(track))
+        if not proposal:
+            raise UsageError(
+                f"--cuts {','.join(options.cuts)} leaves no cut for {', '.join(options.grafts)}.",
+                f"What replaces the classification layer can be cut from 0 to {space.stages - 1}, not behind the layer.",
+            )
+        space = replace(space, proposal=proposal)
         rates = {}
         for number, track in enumerate(space.tracks, start=1):
             deepest = space.deepest(track.configuration)
@@ -117,14 +122,15 @@ class Study:
             rates[track.configuration] = self._bench.new_layer_rate(
                 track.configuration, self._settings, deepest, options.seed
             )
-        return Space(space.stages, proposal, self._settings, rates, options.seed, options.seeds)
+        return replace(space, rates=rates)
 
     def _announce(self) -> None:
         """Says how long the study will take, or that the limit is too short for it."""
         if self._clock.limit is None:
             to_come = self._to_come()
             seconds = sum(map(self._costs.seconds, to_come))
-            self._progress.announce(f"About {len(to_come)} trials, {duration(seconds)} as estimated.")
+            if to_come:
+                self._progress.announce(f"About {len(to_come)} trials, {duration(seconds)} as estimated.")
             return
         least = self._least()
         if least > self._clock.limit:
@@ -234,7 +240,7 @@ class Study:
         return Standing(done, done + len(to_come), max(finished, default=None), left)
 
     def _to_come(self) -> list[Trial]:
-        search = [t for t in expected_trials(self.space) if t.key not in self.history]
+        search = expected_trials(self.space, self.history)
         found = list({t.key: t for t in roles(self.space, self.history).values()}.values())
         again = [c for t in found for c in confirmations(self.space, t) if c.key not in self.history]
         # Before anything is known, a confirmation for each graft and each baseline stands for what will come.
@@ -267,9 +273,10 @@ class Study:
             "cost": self._cost(),
         }
         write_model(bench.folder.path / "model", source, bench.restore(first), dataset.classes, self._by_hand)
-        bench.folder.write_json("results.json", results)
+        file = bench.folder.write_json("results.json", results)
         write_report(bench.folder.path)
-        return results
+        written: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return written
 
     def _cost(self) -> dict[str, Any]:
         """All that may differ between identical runs."""

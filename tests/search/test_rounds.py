@@ -73,7 +73,7 @@ def test_the_first_trial_is_the_linear_probe_and_no_trial_is_proposed_twice() ->
     first = next_round(space, {})
     assert first is not None
     assert first.trials[0] == linear_probes(space)[0]
-    keys = [t.key for t in expected_trials(space)]
+    keys = [t.key for t in expected_trials(space, {})]
     assert len(keys) == len(set(keys))
 
 

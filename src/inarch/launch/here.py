@@ -160,6 +160,7 @@ def write_weights(path: Path, state: dict[str, Tensor]) -> None:
     beside = path.with_name(f".{path.name}.part")
     try:
         save_file(state, beside)
+        beside.chmod(0o644)  # safetensors makes it unreadable for others
         os.replace(beside, path)
     except (OSError, SafetensorError) as error:  # safetensors wraps a full disk in an error of its own
         beside.unlink(missing_ok=True)

@@ -193,4 +193,8 @@ def read_python(network: str, folder: Path) -> PythonFile:
         raise SourceError(
             f"The Python file '{file}' of '{network}' cannot be read: {error.strerror or error}.", "Check the path."
         ) from error
-    return PythonFile(path.name, content.decode("utf-8"), hashlib.sha256(content).hexdigest())
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise SourceError(f"The Python file '{file}' is not UTF-8 ({error.reason}).", "Save it as UTF-8.") from error
+    return PythonFile(path.name, text, hashlib.sha256(content).hexdigest())

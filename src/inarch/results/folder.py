@@ -55,6 +55,11 @@ class RunFolder:
         """Write a JSON file whole, keys in their order; `ValueError` for NaN and infinity."""
         return self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
+    @property
+    def begun(self) -> bool:
+        """Whether it is known already what this run is."""
+        return self.ledger.get_meta(_IDENTITY) is not None
+
     def require_identity(self, identity: Mapping[str, Any]) -> None:
         """Keep what this run is at the first call; later raise `RunFolderError` if it is something else.
 

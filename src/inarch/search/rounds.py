@@ -176,12 +176,12 @@ def neighbours(space: Space, track: Track, history: History) -> list[int]:
     return [k for k in halves if k not in tried]
 
 
-def expected_trials(space: Space) -> list[Trial]:
-    """The trials of a search in which every result is the same: what a study is likely to run, for its estimate."""
-    history: dict[str, Result] = {}
-    while (found := next_round(space, history)) is not None:
-        history |= {trial.key: Result(trial, 0.5, 1.0) for trial in found.trials}
-    return [result.trial for result in history.values()]
+def expected_trials(space: Space, history: History) -> list[Trial]:
+    """What the search is likely to run still, for an estimate: the trials if all their results were the same."""
+    imagined = dict(history)
+    while (found := next_round(space, imagined)) is not None:
+        imagined |= {trial.key: Result(trial, 0.5, 1.0) for trial in found.trials}
+    return [result.trial for key, result in imagined.items() if key not in history]
 
 
 def with_seed(trial: Trial, seed: int) -> Trial:

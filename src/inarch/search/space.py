@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from inarch.network.grafts import Configuration, graft_class
 from inarch.training.trial import TrainingSettings, Trial
@@ -60,6 +60,10 @@ class Space:
     seed: int = 0
     seeds: int = 3
     exhaustive: bool = False
+    # The search asks for the same few trials, and their keys, again and again.
+    _trials: dict[tuple[Track, int, float, float], Trial] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def baseline(self) -> Track:
@@ -94,6 +98,9 @@ class Space:
 
     def trial(self, track: Track, cut: int, *, ratio: float = RATIOS[0], multiple: float = 1.0) -> Trial:
         """The search's trial of a track at a cut; where no old layer trains the ratio means nothing and is left out."""
-        new = float(f"{self.rates[track.configuration] * multiple:.6g}")
-        old = float(f"{new * ratio:.6g}") if cut < self.deepest(track.configuration) else 0.0
-        return Trial(track.configuration, cut, track.method, old, new, self.seed, self.settings)
+        wanted = (track, cut, ratio, multiple)
+        if wanted not in self._trials:
+            new = float(f"{self.rates[track.configuration] * multiple:.6g}")
+            old = float(f"{new * ratio:.6g}") if cut < self.deepest(track.configuration) else 0.0
+            self._trials[wanted] = Trial(track.configuration, cut, track.method, old, new, self.seed, self.settings)
+        return self._trials[wanted]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
-from functools import lru_cache
+from functools import cached_property
 from typing import Any
 
 from inarch.data import Augmentation
@@ -80,16 +80,10 @@ class Trial:
         }
         return cls(**(values | parts))
 
-    @property
+    @cached_property
     def key(self) -> str:
         """A name that equal trials share and different ones do not."""
-        return _key(self)
-
-
-@lru_cache(maxsize=100_000)
-def _key(trial: Trial) -> str:
-    # The search asks for the keys of the same few trials again and again.
-    return digest(trial.to_json())
+        return digest(self.to_json())
 
 
 def digest(values: Any) -> str:
