@@ -112,7 +112,7 @@ class Study:
         if not proposal:
             raise UsageError(
                 f"--cuts {','.join(options.cuts)} leaves no cut for {', '.join(options.grafts)}.",
-                f"What replaces the classification layer can be cut from 0 to {space.stages - 1}, not behind the layer.",
+                f"A graft that replaces the classification layer can be cut from 0 to {space.stages - 1}.",
             )
         space = replace(space, proposal=proposal)
         rates = {}
