@@ -25,7 +25,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 # Names of files, classes and stages are printed as they are: nothing in them is markup.
-console = Console(markup=False, highlight=False)
+# What is not a terminal has no width: tables for it are as wide as they need, up to a limit.
+console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 140)
 errors = Console(stderr=True, markup=False, highlight=False)
 
 Data = Annotated[Path, typer.Argument(help="A folder of class folders, or a CSV or Parquet manifest.")]
@@ -191,7 +192,7 @@ def print_results(results: dict[str, Any], out: Path) -> None:
     """What a study found: the sentence, the test table, and where to look."""
     from inarch.terminal import results_table
 
-    console.print(results["sentence"])
+    console.print(results["sentence"], soft_wrap=True)
     console.print(results_table(results))
     if results["left_out"]:
         console.print(f"Left out for lack of time: {len(results['left_out'])} trials; the same command goes on.")

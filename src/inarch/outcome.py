@@ -22,6 +22,12 @@ from inarch.training.trial import Trial
 FORMAT = 1
 BASELINES = ("traditional", "linear_probe", "replace_best_cut")
 SMALL_VALIDATION = 1000
+IN_WORDS = {
+    "replace": "a new classifier in place of the classification layer",
+    "retain": "the classification layer kept, a new classifier behind it",
+    "deepen": "the classification layer kept, new layers behind it",
+    "joined": "the classification layer kept, a new classifier on its logits and its input",
+}
 
 
 @final
@@ -193,9 +199,12 @@ class Outcome:
         cut = self.chosen.trial.cut
         frozen = f"the first {cut} stages frozen (up to {self.cut_json(cut)['name']})" if cut else "nothing frozen"
         text = (
-            f"Chosen: {self.chosen.trial.configuration} with {frozen}; it is right on {percent(accuracy)} of the "
-            f"{len(self._labels)} test images (95 % interval {percent(interval.low)} to {percent(interval.high)}). "
+            f"Chosen: {self.chosen.trial.configuration} ({IN_WORDS[self.chosen.trial.configuration.graft]}) with {frozen}; "
+            f"it is right on {percent(accuracy)} of the {len(self._labels)} test images "
+            f"(95 % interval {percent(interval.low)} to {percent(interval.high)}). "
         )
+        if not self.chosen.confirmed:
+            text += "Time was too short to train it again with other seeds. "
         text += str(kept.get("sentence") or kept["reason"])
         images = len(self._dataset.validation)
         if images < SMALL_VALIDATION:
