@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from inarch.methods import make_method
 from inarch.network.grafts import GRAFT_NAMES, Configuration, configurations
 from inarch.network.layers import HARMONISERS
 from inarch.network.stages import Stages
+from inarch.search.space import Space, Track
 from inarch.training.schedule import default_epochs
 from inarch.training.trial import PRECISIONS, TrainingSettings
 
@@ -61,6 +62,8 @@ class StudyOptions:
         for name, low in (("seeds", 1), ("seed", 0), ("max_pixels", 1)):
             if getattr(self, name) < low:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)} is too small.", f"Least: {low}.")
+        if self.seed > 2**31:
+            raise UsageError(f"--seed {self.seed} is too large.", f"Most: {2**31}.")
         if self.threads is not None and self.threads < 1:
             raise UsageError(f"--threads {self.threads} is too small.", "Least: 1.")
         if self.time_limit is not None and self.time_limit <= 0:
@@ -147,3 +150,18 @@ def seconds(text: str) -> float | None:
     if found is None:
         raise UsageError(f"--time-limit {text} is not a duration.", "Try 20m, 1h30m or 90s.")
     return sum(float(part) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True) if part)
+
+
+def space_of(options: StudyOptions, staged: Stages, settings: TrainingSettings) -> Space:
+    """Every track of the proposal that can be cut somewhere, with rates that stand for those of the range tests."""
+    cuts = cut_indices(options.cuts, staged)
+    tracks = tuple(Track(configuration, options.method, cuts) for configuration in options.configurations())
+    space = Space(len(staged.stages), tracks, settings, {}, options.seed, options.seeds)
+    proposal = tuple(track for track in tracks if space.cuts(track))
+    if not proposal:
+        raise UsageError(
+            f"--cuts {','.join(options.cuts)} leaves no cut for {', '.join(options.grafts)}.",
+            f"A graft that replaces the classification layer can be cut from 0 to {space.stages - 1}.",
+        )
+    space = replace(space, proposal=proposal)
+    return replace(space, rates={track.configuration: 1.0 for track in space.tracks})

@@ -11,7 +11,7 @@ import numpy as np
 from inarch.data import DataSet
 from inarch.network.grafts import graft_class
 from inarch.network.stages import Stages
-from inarch.report.words import percent
+from inarch.report.words import percent, points
 from inarch.results.metrics import classification_metrics
 from inarch.results.statistics import accuracy_interval, holm, paired_difference
 from inarch.search.choice import Candidate, best_candidate, candidate, choose, roles
@@ -43,8 +43,10 @@ class Outcome:
         chosen = choose(space, history)
         assert chosen is not None, "a study ends with at least one finished trial of its proposal"
         self.chosen = chosen
-        # Where the search was cut short, one side may have been tried where the other was not.
-        self._searched = next_round(space, history) is None
+        # Where the search was cut short or restricted, one side may have been tried where the other was not.
+        self._limits = "Time was too short to tune both alike" if next_round(space, history) is not None else ""
+        if any(track.cuts is not None or track.method != space.baseline.method for track in space.proposal):
+            self._limits = self._limits or "The search was restricted, so both were not tuned alike"
         self._roles = {role: candidate(space, history, trial) for role, trial in roles(space, history).items()}
 
     def to_json(self) -> dict[str, Any]:
@@ -131,6 +133,7 @@ class Outcome:
             "interval_of": interval.of,
             "seeds": self._seeds(found),
             "confirmed": found.confirmed,
+            "failed_seeds": found.failed,
             **self._place(found),
             "method": found.trial.method,
         }
@@ -184,8 +187,8 @@ class Outcome:
             "interval95": list(pair.interval95),
             "p": pair.p,
             "of": pair.of,
-            "tuned_alike": self._searched,
-            "sentence": kept_sentence(pair.difference, pair.interval95, pair.of, tuned_alike=self._searched),
+            "tuned_alike": not self._limits,
+            "sentence": kept_sentence(pair.difference, pair.interval95, pair.of, self._limits),
         }
 
     def _validation_standard_error(self) -> float:
@@ -198,11 +201,15 @@ class Outcome:
         interval = accuracy_interval(self._correct(self.chosen))
         cut = self.chosen.trial.cut
         frozen = f"the first {cut} stages frozen (up to {self.cut_json(cut)['name']})" if cut else "nothing frozen"
+        configuration = self.chosen.trial.configuration
         text = (
-            f"Chosen: {self.chosen.trial.configuration} ({IN_WORDS[self.chosen.trial.configuration.graft]}) with {frozen}; "
+            f"Chosen: {configuration} ({IN_WORDS[configuration.graft]}) with {frozen}; "
             f"it is right on {percent(accuracy)} of the {len(self._labels)} test images "
             f"(95 % interval {percent(interval.low)} to {percent(interval.high)}). "
         )
+        traditional = self._roles.get("traditional")
+        if traditional and traditional.trial.key == self.chosen.trial.key:
+            text += "That is traditional fine-tuning itself. "
         if not self.chosen.confirmed:
             text += "Time was too short to train it again with other seeds. "
         text += str(kept.get("sentence") or kept["reason"])
@@ -215,15 +222,12 @@ class Outcome:
         return text
 
 
-def kept_sentence(difference: float, interval: tuple[float, float], of: str, *, tuned_alike: bool) -> str:
-    """What came out for the classification layer, in plain words; `tuned_alike` False: the search was cut short."""
+def kept_sentence(difference: float, interval: tuple[float, float], of: str, limits: str = "") -> str:
+    """What came out for the classification layer, in plain words; `limits` says why the two were not tuned alike."""
     low, high = interval
-    size = (
-        f"{100 * difference:+.1f} points of test accuracy "
-        f"(95 % interval {100 * low:+.1f} to {100 * high:+.1f}, over {of})"
-    )
-    if not tuned_alike:
-        return f"Time was too short to tune both alike; so far keeping the classification layer gives {size}."
+    size = f"{points(difference)} points of test accuracy (95 % interval {points(low)} to {points(high)}, over {of})"
+    if limits:
+        return f"{limits}; so far keeping the classification layer gives {size} against replacing it."
     if low > 0:
         return f"Keeping the classification layer helped here: {size} against replacing it."
     if high < 0:

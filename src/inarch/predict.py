@@ -19,7 +19,7 @@ from inarch.data.images import looks_like_image
 from inarch.errors import DataError, InarchError, UsageError
 from inarch.features.store import Machine
 from inarch.launch.allocator import keep_memory
-from inarch.network.source import Source, load_source
+from inarch.network.source import Source, announce_on_stderr, load_source
 from inarch.options import chosen_device
 
 
@@ -92,7 +92,7 @@ class Model:
         return found
 
 
-def load(folder: Path | str, *, device: str = "auto", announce: Callable[[str], None] = lambda text: None) -> Model:
+def load(folder: Path | str, *, device: str = "auto", announce: Callable[[str], None] = announce_on_stderr) -> Model:
     """The model in a run folder or a model folder."""
     keep_memory()
     return Model(load_source(str(folder), announce=announce), Machine(chosen_device(device)))
@@ -111,11 +111,11 @@ def write_csv(predictions: Sequence[Prediction], out: Path | None) -> None:
     if out is None:
         if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be text
             sys.stdout.reconfigure(errors="surrogateescape")
-        csv.writer(sys.stdout).writerows(rows)
+        csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
         return
     try:
         with out.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
-            csv.writer(stream).writerows(rows)
+            csv.writer(stream, lineterminator="\n").writerows(rows)
     except OSError as error:
         raise UsageError(f"{out} cannot be written: {error.strerror}.", "Choose another --out.") from error
 

@@ -62,12 +62,14 @@ def recorded_machine(folder: RunFolder, options: StudyOptions, progress: Progres
 
 @contextmanager
 def same_threads_afterwards() -> Iterator[None]:
-    """A study sets its own number of threads; the program that called it gets its own back."""
+    """A study sets its own number of threads and flushes denormals; the program that called it gets its own back."""
     threads = torch.get_num_threads()
+    flushed = float(torch.tensor(1e-308, dtype=torch.float64) / 10) == 0.0
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+        torch.set_flush_denormal(flushed)
 
 
 def open_images(data: Path, source: Source, options: StudyOptions, folder: RunFolder, progress: Progress) -> DataSet:

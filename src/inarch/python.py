@@ -6,12 +6,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from inarch.errors import UsageError
-from inarch.launch.progress import Progress
+from inarch.network.class_names import read_classes
 from inarch.network.source import SourceOptions
 from inarch.options import StudyOptions, seconds, sizes, words
 from inarch.predict import load
 from inarch.study import fit as run
+from inarch.terminal import QuietProgress
 
 __all__ = ["fit", "load"]
 
@@ -29,6 +32,8 @@ def fit(data: Path | str, *, source: str | Path, out: Path | str, **options: Any
         raise UsageError(
             f"fit has no option '{sorted(unknown)[0]}'.", f"Options are: {', '.join(sorted(study | of_source))}."
         )
+    if options.get("pretrained") is False:
+        raise UsageError("pretrained=False leaves the weights random.", "A study needs trained weights.")
     options = {name: _value(name, value) for name, value in options.items()}
     return run(
         Path(data),
@@ -36,7 +41,7 @@ def fit(data: Path | str, *, source: str | Path, out: Path | str, **options: Any
         Path(out),
         StudyOptions(**{name: value for name, value in options.items() if name in study}),
         SourceOptions(**{name: value for name, value in options.items() if name in of_source}),
-        Progress(),
+        QuietProgress(Console(stderr=True)),
     )
 
 
@@ -48,6 +53,8 @@ def _value(name: str, given: Any) -> Any:
         return tuple(map(_hidden, [given] if isinstance(given, str | int) else given))
     if name == "time_limit" and isinstance(given, str):
         return seconds(given)
+    if name == "classes" and isinstance(given, str | Path):
+        return read_classes(Path(given).name, Path(given).parent, f"classes={str(given)!r}")
     if name == "weights" and given is not None:
         return Path(given)
     return tuple(given) if isinstance(given, list) else given

@@ -21,16 +21,24 @@ from inarch.launch.here import RANGE, TRIAL, Workbench, result_of
 from inarch.launch.progress import Progress, Standing
 from inarch.model import write_model
 from inarch.network.adapted import stage
+from inarch.network.grafts import Configuration
 from inarch.network.source import Source, SourceOptions, load_source
-from inarch.options import StudyOptions, cut_indices
+from inarch.options import StudyOptions, space_of
 from inarch.outcome import Outcome
 from inarch.preparation import as_images, open_images, recorded_machine, same_threads_afterwards
 from inarch.report import write_report
 from inarch.report.words import duration
 from inarch.results.folder import RunFolder
 from inarch.search.choice import best_of_graft, choose, confirmations, roles, to_confirm
-from inarch.search.rounds import expected_trials, linear_probes, next_round, with_seed
-from inarch.search.space import Result, Space, Track
+from inarch.search.rounds import (
+    expected_trials,
+    linear_probes,
+    next_round,
+    search_trial,
+    traditional_grid,
+    with_seed,
+)
+from inarch.search.space import Result
 from inarch.training.fit import OutOfTimeError, Watch
 from inarch.training.trial import TrainingSettings, Trial
 
@@ -67,6 +75,10 @@ def fit(
             {
                 "source": loaded.name,
                 "source digest": loaded.digest,
+                "source arguments": dict(loaded.card.arguments),
+                "classification layer": loaded.classification_layer,
+                "python file": loaded.card.python.digest if loaded.card.python else None,
+                "adapted": loaded.card.adapted,
                 "data digest": dataset.digest,
                 "image size": [loaded.input.height, loaded.input.width],
                 "input": loaded.input.to_card(),
@@ -95,42 +107,37 @@ class Study:
         self._stopped: dict[str, str] = {}
         self._trained = 0
         self._costs = CostModel(bench.staged, bench.store, bench.measure(settings))
-        self.space = self._space(options)
-        self.history: dict[str, Result] = {
-            trial.key: result_of(trial, record)
-            for record in bench.folder.ledger.records(TRIAL)
-            if (trial := Trial.from_json(record.subject))
-        }
+        self.history: dict[str, Result] = {}
+        for record in bench.folder.ledger.records(TRIAL):
+            trial = Trial.from_json(record.subject)
+            self.history[trial.key] = result_of(trial, record)
+        self.space = space_of(options, bench.staged, settings)
+        if not self.history:
+            # What rates the range tests will find makes no difference to the time: nobody waits for them in vain.
+            self._refuse_too_short_a_limit()
+        self.space = replace(self.space, rates=self._rates(options.seed))
         self._announce()
 
-    def _space(self, options: StudyOptions) -> Space:
-        """Every track with the rate of its new layers, from range tests that are recorded."""
-        cuts = cut_indices(options.cuts, self._bench.staged)
-        proposal = tuple(Track(c, options.method, cuts) for c in options.configurations())
-        space = Space(len(self._bench.staged.stages), proposal, self._settings, {}, options.seed, options.seeds)
-        proposal = tuple(track for track in proposal if space.cuts(track))
-        if not proposal:
-            raise UsageError(
-                f"--cuts {','.join(options.cuts)} leaves no cut for {', '.join(options.grafts)}.",
-                f"A graft that replaces the classification layer can be cut from 0 to {space.stages - 1}.",
-            )
-        space = replace(space, proposal=proposal)
+    def _rates(self, seed: int) -> dict[Configuration, float]:
+        """The rate of new layers for every configuration, from range tests that are recorded."""
         rates = {}
-        for number, track in enumerate(space.tracks, start=1):
-            deepest = space.deepest(track.configuration)
-            self._progress.note(f"Learning rate of new layers: range test {number} of {len(space.tracks)}.")
-            rates[track.configuration] = self._bench.new_layer_rate(
-                track.configuration, self._settings, deepest, options.seed
-            )
-        return replace(space, rates=rates)
+        for number, track in enumerate(self.space.tracks, start=1):
+            self._progress.note(f"Learning rate of new layers: range test {number} of {len(self.space.tracks)}.")
+            configuration, deepest = track.configuration, self.space.deepest(track.configuration)
+            rates[configuration] = self._bench.new_layer_rate(configuration, self._settings, deepest, seed)
+        return rates
 
     def _announce(self) -> None:
         """Says how long the study will take, or that the limit is too short for it."""
-        if self._clock.limit is None:
-            to_come = self._to_come()
+        to_come = self._to_come()
+        if self._clock.limit is not None:
+            self._refuse_too_short_a_limit()
+        elif to_come:
             seconds = sum(map(self._costs.seconds, to_come))
-            if to_come:
-                self._progress.announce(f"About {len(to_come)} trials, {duration(seconds)} as estimated.")
+            self._progress.announce(f"About {len(to_come)} trials, {duration(seconds)} as estimated.")
+
+    def _refuse_too_short_a_limit(self) -> None:
+        if self._clock.limit is None:
             return
         least = self._least()
         if least > self._clock.limit:
@@ -152,11 +159,17 @@ class Study:
 
     def _missing(self) -> list[Trial]:
         """What must be there whatever the limit: one linear probe, one traditional run, one trial of the proposal."""
-        space = self.space
-        wanted = [linear_probes(space)[0], space.trial(space.baseline, 0)]
-        if not best_of_graft(space, self.history):
-            wanted.append(space.trial(space.proposal[0], space.cuts(space.proposal[0])[-1]))
-        return [trial for trial in {t.key: t for t in wanted}.values() if trial.key not in self.history]
+        space, history = self.space, self.history
+        first = search_trial(space, space.baseline, 0, history)
+        wanted: dict[str, Trial] = {}
+        for trials in (linear_probes(space), [first, *traditional_grid(space)]):
+            if not any(t.key in history and history[t.key].accuracy >= 0 for t in trials):
+                # After a failure it is the next of the grid; where all have failed nothing more can be done.
+                wanted |= {t.key: t for t in [t for t in trials if t.key not in history][:1]}
+        if not best_of_graft(space, history):
+            trial = space.trial(space.proposal[0], space.cuts(space.proposal[0])[-1])
+            wanted |= {trial.key: trial} if trial.key not in history else {}
+        return list(wanted.values())
 
     def _closing(self) -> float:
         """Seconds for testing one seed of each role, and for writing."""
@@ -240,7 +253,7 @@ class Study:
         return Standing(done, done + len(to_come), max(finished, default=None), left)
 
     def _to_come(self) -> list[Trial]:
-        search = expected_trials(self.space, self.history)
+        search = [t for t in expected_trials(self.space, self.history) if t.key not in self._left_out]
         found = list({t.key: t for t in roles(self.space, self.history).values()}.values())
         again = [c for t in found for c in confirmations(self.space, t) if c.key not in self.history]
         # Before anything is known, a confirmation for each graft and each baseline stands for what will come.

@@ -114,7 +114,7 @@ def test_a_card_brings_everything(folder: Path) -> None:
     assert source.input == InputSpec(3, 32, 32, (0.5,) * 3, (0.25,) * 3)
     assert source.card.extra == {"licence": "mine"}
     digest = hashlib.sha256(PYTHON.encode()).hexdigest()
-    assert said == [f"tiny runs mine.py (sha256 {digest}), which naming it vouches for."]
+    assert said == [f"Running mine.py (sha256 {digest}), because tiny names it."]
     assert source.card.python is not None
     assert (source.card.python.content, source.card.python.digest) == (PYTHON, digest)
 

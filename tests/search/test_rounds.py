@@ -196,3 +196,29 @@ def test_without_confirmations_the_search_result_stands_and_says_so() -> None:
     assert choice is not None
     assert not choice.confirmed
     assert choice.trial.cut == 4
+
+
+def test_a_candidate_with_a_failed_confirmation_gives_way_to_one_without() -> None:
+    space = a_space(REPLACE, RETAIN, seeds=3)
+    history = searched(space, peak(9))
+    best = best_of_graft(space, history)
+    for graft, accuracies in (("replace", (0.8, 0.9, 0.9)), ("retain", (FAILED, FAILED, 0.99))):
+        for trial, accuracy in zip(confirmations(space, best[graft]), accuracies, strict=True):
+            history[trial.key] = Result(trial, accuracy, 0.5)
+    choice = choose(space, history)
+    assert choice is not None
+    assert choice.trial == best["replace"]
+    assert candidate(space, history, best["retain"]).failed == 2
+
+
+def test_candidates_are_compared_on_the_seeds_that_all_have() -> None:
+    space = a_space(REPLACE, RETAIN, seeds=2)
+    history = searched(space, peak(9))
+    best = best_of_graft(space, history)
+    again = {graft: confirmations(space, trial) for graft, trial in best.items()}
+    # Seed 1 is kind to both; only replace has seed 2, which is not.
+    for trial, accuracy in ((again["replace"][0], 0.9), (again["replace"][1], 0.1), (again["retain"][0], 0.8)):
+        history[trial.key] = Result(trial, accuracy, 0.5)
+    choice = choose(space, history)
+    assert choice is not None
+    assert choice.trial == best["replace"]

@@ -8,7 +8,7 @@ are made in fixed chunks of images in the order of the split, because a batch of
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import final
 
@@ -64,6 +64,8 @@ class PrefixStore:
         self.machine = machine
         self._staged = staged
         self._limit = limit
+        # Called before every piece of work; may raise to end it.
+        self.tick: Callable[[], None] = lambda: None
         self._segments: dict[tuple[int, int], nn.Module] = {}
         self._held: OrderedDict[tuple[int, str, int | None], Tensor] = OrderedDict()
         training = len(images.rows["train"])
@@ -104,7 +106,8 @@ class PrefixStore:
                 before = self._held[start, split, view][torch.from_numpy(positions)].to(self.machine.device)
             else:
                 before = self._pixels(split, positions, view)
-            parts.append(self._run(start, cut, before).float().cpu())
+            # In the precision of the pass: what is computed on from here is then the same as from pixels.
+            parts.append(self._run(start, cut, before).cpu())
         return torch.cat(parts)
 
     def _pixels(self, split: str, positions: np.ndarray, view: int | None) -> Tensor:
@@ -113,6 +116,7 @@ class PrefixStore:
         return self.machine.place(views.evaluation(rows) if view is None else views.training(rows, view))
 
     def _run(self, start: int, stop: int, x: Tensor) -> Tensor:
+        self.tick()
         segment = self._segments.get((start, stop))
         if segment is None:
             segment = self._segments[start, stop] = self._staged.segment(start, stop)

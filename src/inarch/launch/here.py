@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from inarch.errors import RunFolderError, TrainingError
+from inarch.errors import RunFolderError, SourceError, TrainingError
 from inarch.features.store import PrefixStore
 from inarch.launch.cost import Speeds, seconds_of
 from inarch.methods import make_method
@@ -44,6 +44,11 @@ class Workbench:
         self.staged = staged
         self.store = store
         self.folder = folder
+        if len(staged.stages) < 2:
+            raise SourceError(
+                "The network has no layer with weights before its classification layer: nothing could be kept frozen.",
+                "Use a network with more layers.",
+            )
         # Weights and pixels must agree on the memory format, or every layer converts: tens of times slower here.
         self._network = network.to(memory_format=torch.channels_last)
         self._source_weights = {name: value.clone() for name, value in network.state_dict().items()}
@@ -60,6 +65,7 @@ class Workbench:
         start = time.monotonic()
         network, method = self.network(trial), make_method(trial.method)
         arrays: dict[str, np.ndarray] = {}
+        self.store.tick = watch.check
         try:
             trained = train(network, trial, self.store, method, watch)
         except TrainingError as error:
@@ -72,6 +78,8 @@ class Workbench:
                 "epochs": [asdict(epoch) for epoch in trained.epochs],
             }
             self._save(trial, network)
+        finally:
+            self.store.tick = lambda: None
         seconds = time.monotonic() - start
         record = Record(trial.key, TRIAL, trial.to_json(), outcome, arrays, seconds)
         self.folder.ledger.add(record)

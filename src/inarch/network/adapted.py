@@ -6,6 +6,7 @@ names, oldest first, and `stage` gives it stages that go on behind those of its 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
@@ -146,9 +147,13 @@ class AdaptedStages:
         """Stages start + 1 to stop as one module, as `StagedNetwork.segment` gives it."""
         if not 0 <= start <= stop <= self._kept + len(self._behind):
             raise IndexError(f"no stages {start + 1} to {stop}: there are {self._kept + len(self._behind)}")
-        parts = [self._inner.segment(min(start, self._kept), min(stop, self._kept))]
-        parts += self._behind[max(start - self._kept, 0) : max(stop - self._kept, 0)]
-        return nn.Sequential(*parts)
+        # A layer has the same name in every segment: states of networks with different cuts are told apart by names.
+        parts: dict[str, nn.Module] = {}
+        if start < min(stop, self._kept):
+            parts["source"] = self._inner.segment(start, min(stop, self._kept))
+        for index in range(max(start - self._kept, 0), max(stop - self._kept, 0)):
+            parts[f"added{index + 1}"] = self._behind[index]
+        return nn.Sequential(OrderedDict(parts))
 
     def _describe(self, names: Sequence[str], example: Tensor) -> list[Stage]:
         # What is added is small beside the source network: its cost is counted as none.

@@ -81,12 +81,12 @@ class Source:
     digest: str
 
 
-def _announce(message: str) -> None:
+def announce_on_stderr(message: str) -> None:
     print(message, file=sys.stderr)
 
 
 def load_source(
-    text: str, options: SourceOptions = SourceOptions(), announce: Callable[[str], None] = _announce
+    text: str, options: SourceOptions = SourceOptions(), announce: Callable[[str], None] = announce_on_stderr
 ) -> Source:
     """Loads the source network that `text` names.
 
@@ -103,7 +103,7 @@ def load_source(
     if options.image_size is not None:
         card = replace(card, arguments={**card.arguments, **size_arguments(card.network, options.image_size)})
     if card.python is not None:
-        announce(f"{name} runs {card.python.name} (sha256 {card.python.digest}), which naming it vouches for.")
+        announce(f"Running {card.python.name} (sha256 {card.python.digest}), because {name} names it.")
     network, card = _with_weights(card, folder, options, name)
     network.float().eval().requires_grad_(True)
     check_finite(network, f"'{name}'")

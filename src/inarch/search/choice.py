@@ -18,20 +18,28 @@ from inarch.training.trial import Trial
 
 @dataclass(frozen=True)
 class Candidate:
-    """A trial worth confirming. results: its finished confirmations in order of seed, else the search's own."""
+    """A trial worth confirming. results: its finished confirmations in order of seed, else the search's own.
+
+    failed: how many confirmations could not be trained; whatever the others say, that is against the candidate.
+    """
 
     trial: Trial
     results: tuple[Result, ...]
     confirmed: bool
+    failed: int = 0
 
     @property
     def accuracy(self) -> float:
         return fmean(r.accuracy for r in self.results)
 
-    def merit(self, seeds: int) -> tuple[float, float, int]:
-        """Higher is better, over the first `seeds` results: mean accuracy, then lower log loss, then the deeper cut."""
-        first = self.results[:seeds]
-        return fmean(r.accuracy for r in first), -fmean(r.log_loss for r in first), self.trial.cut
+    @property
+    def seeds(self) -> set[int]:
+        return {r.trial.seed for r in self.results}
+
+    def merit(self, seeds: set[int]) -> tuple[int, float, float, int]:
+        """Higher is better: no failures, then mean accuracy over `seeds`, then lower log loss, then the deeper cut."""
+        found = [r for r in self.results if r.trial.seed in seeds] or self.results
+        return -self.failed, fmean(r.accuracy for r in found), -fmean(r.log_loss for r in found), self.trial.cut
 
 
 def confirmations(space: Space, trial: Trial) -> list[Trial]:
@@ -64,8 +72,9 @@ def roles(space: Space, history: History) -> dict[str, Trial]:
 
 def candidate(space: Space, history: History, trial: Trial) -> Candidate:
     """The trial with what confirmed it so far."""
-    found = [r for t in confirmations(space, trial) if (r := history.get(t.key)) and r.accuracy >= 0]
-    return Candidate(trial, tuple(found) or (history[trial.key],), bool(found))
+    tried = [r for t in confirmations(space, trial) if (r := history.get(t.key))]
+    found = tuple(r for r in tried if r.accuracy >= 0)
+    return Candidate(trial, found or (history[trial.key],), bool(found), len(tried) - len(found))
 
 
 def best_candidate(space: Space, history: History, trials: list[Trial]) -> Candidate | None:
@@ -74,7 +83,7 @@ def best_candidate(space: Space, history: History, trials: list[Trial]) -> Candi
     pool = [c for c in candidates if c.confirmed] or candidates
     if not pool:
         return None
-    common = min(len(c.results) for c in pool)
+    common = set.intersection(*(c.seeds for c in pool))
     return max(pool, key=lambda c: c.merit(common))
 
 

@@ -79,7 +79,7 @@ def rates(space: Space, history: History) -> Iterator[Trial]:
 
 def finer(space: Space, history: History) -> Iterator[Trial]:
     for track in ordered_tracks(space, history):
-        if track.cuts is None and not space.exhaustive:
+        if track.cuts is None:
             ratio = best_ratio(space, track, history)
             for cut in neighbours(space, track, history):
                 yield search_trial(space, track, cut, history, ratio)

@@ -50,7 +50,7 @@ class Space:
     """Everything that fixes the trials of a study, apart from what they find.
 
     stages: of the source network, the classification layer last. proposal: tracks that may be chosen. rates: of new
-    layers for each configuration, from its range test. exhaustive: every cut instead of a search.
+    layers for each configuration, from its range test.
     """
 
     stages: int
@@ -59,7 +59,6 @@ class Space:
     rates: Mapping[Configuration, float]
     seed: int = 0
     seeds: int = 3
-    exhaustive: bool = False
     # The search asks for the same few trials, and their keys, again and again.
     _trials: dict[tuple[Track, int, float, float], Trial] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -91,7 +90,7 @@ class Space:
         from the deepest, which is the cheapest, upwards.
         """
         cuts = self.cuts(track)
-        if track.cuts is None and not self.exhaustive:
+        if track.cuts is None:
             deepest = cuts[-1]
             cuts = tuple(sorted({round(deepest * quarter / 4) for quarter in range(5)}))
         return (cuts[0], *cuts[:0:-1])

@@ -55,6 +55,9 @@ class Watch:
 
     def step(self, step: int, steps: int) -> None:
         self.progress(step, steps)
+        self.check()
+
+    def check(self) -> None:
         if time.monotonic() > self.deadline:
             raise OutOfTimeError
 

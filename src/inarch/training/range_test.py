@@ -16,11 +16,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from inarch.errors import TrainingError
 from inarch.features.store import PrefixStore
 from inarch.methods import ParameterGroup
 from inarch.network.adapted import AdaptedNetwork
-from inarch.training.fit import epoch_order, make_optimiser, own_randomness, split_batches, view_number
+from inarch.training.fit import class_weights, epoch_order, make_optimiser, own_randomness, split_batches, view_number
 from inarch.training.trial import TrainingSettings
 
 STEPS = 100
@@ -53,15 +52,13 @@ def range_test(network: AdaptedNetwork, settings: TrainingSettings, seed: int, s
     finally:
         network.graft.load_state_dict(before)
         network.train(was_training)
-    return RangeTest(tuple(rates), tuple(losses), choose_rate(rates, losses))
+    # Where not even the first loss is finite the trials will say so, each in its record.
+    chosen = choose_rate(rates, losses) if losses else RANGES[settings.optimiser][0]
+    return RangeTest(tuple(rates), tuple(losses), chosen)
 
 
 def choose_rate(rates: Sequence[float], losses: Sequence[float]) -> float:
     """A third of the rate with the lowest smoothed loss."""
-    if not losses:
-        raise TrainingError(
-            "The training loss is not finite before the first step.", "Check the weights of the source."
-        )
     return rates[int(np.argmin(losses))] / BACK_OFF
 
 
@@ -71,6 +68,8 @@ def _sweep(
     low, high = RANGES[settings.optimiser]
     optimiser = make_optimiser([ParameterGroup(network.new_parameters(), low, settings.weight_decay)], settings)
     labels = torch.from_numpy(store.images.labels["train"]).to(store.machine.device)
+    balanced = settings.balance == "loss"
+    weights = class_weights(store.images.labels["train"], store.images.classes).to(labels.device) if balanced else None
     rates: list[float] = []
     losses: list[float] = []
     average = 0.0
@@ -83,7 +82,7 @@ def _sweep(
             with torch.no_grad():
                 stored = store.read(network.stored_cut, "train", positions, view_number(seed, epoch))
             logits = network.from_stored(stored)
-        loss = F.cross_entropy(logits.float(), labels[positions], label_smoothing=settings.label_smoothing)
+        loss = F.cross_entropy(logits.float(), labels[positions], weights, label_smoothing=settings.label_smoothing)
         value = float(loss.detach())
         average = SMOOTHING * average + (1 - SMOOTHING) * value
         smoothed = average / (1 - SMOOTHING ** (step + 1))

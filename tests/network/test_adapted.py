@@ -1,0 +1,87 @@
+"""Adapted networks: a source again, at every cut, with every graft on every graft."""
+
+from __future__ import annotations
+
+
+import pytest
+import torch
+from toy import SIDE, toy_network
+
+from inarch.network.adapted import AdaptedNetwork, stage, stored_cut
+from inarch.network.grafts import Configuration, Widths
+
+EXAMPLE = torch.randn(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+GRAFTS = [
+    Configuration("replace", "l2"),
+    Configuration("retain", "batch"),
+    Configuration("deepen", "l2", (5,)),
+    Configuration("deepen", "none", (5, 4)),
+    Configuration("joined", "l2"),
+]
+
+
+def adapted_once(configuration: Configuration) -> AdaptedNetwork:
+    """The toy network with a graft for four classes."""
+    staged = stage(toy_network().eval(), "10", EXAMPLE)
+    return AdaptedNetwork(staged, configuration, Widths(12, 6, 4), cut=0, seed=3).eval()
+
+
+def widths_on(network: AdaptedNetwork) -> tuple[object, Widths]:
+    staged = stage(network, "graft.classifier", EXAMPLE)
+    return staged, Widths(staged.stages[-2].output_shape[0], 4, 3)
+
+
+@pytest.mark.parametrize("inner", GRAFTS, ids=str)
+def test_an_adapted_network_has_stages_that_give_its_output_at_every_cut(inner: Configuration) -> None:
+    network = adapted_once(inner)
+    staged = stage(network, "graft.classifier", EXAMPLE)
+    count = len(staged.stages)
+    assert staged.stages[-1].name == "classification-layer"
+    assert len({s.name for s in staged.stages}) == count
+    with torch.no_grad():
+        whole = network(EXAMPLE)
+        for cut in range(count + 1):
+            stored = staged.segment(0, cut).eval()(EXAMPLE)
+            before = stored.clone()
+            assert torch.equal(staged.segment(cut, count).eval()(stored), whole)
+            assert torch.equal(stored, before)
+    expected = 2 + len(inner.hidden) + (inner.graft in ("retain", "deepen")) + 1
+    assert count == expected
+
+
+@pytest.mark.parametrize("inner", GRAFTS, ids=str)
+@pytest.mark.parametrize("outer", GRAFTS, ids=str)
+def test_what_is_trained_at_any_cut_is_delivered_whole(inner: Configuration, outer: Configuration) -> None:
+    network = adapted_once(inner)
+    staged, widths = widths_on(network)
+    count = len(staged.stages)  # type: ignore[attr-defined]
+    for cut in range(count + (outer.graft != "replace")):
+        cut_network = AdaptedNetwork(staged, outer, widths, cut=cut, seed=5).eval()  # type: ignore[arg-type]
+        with torch.no_grad():
+            expected = cut_network(EXAMPLE)
+            state = {name: value.clone() for name, value in cut_network.source_and_graft().items()}
+        fresh = adapted_once(inner)
+        with torch.no_grad():
+            for parameter in fresh.parameters():
+                parameter.zero_()
+        whole = AdaptedNetwork(widths_on(fresh)[0], outer, widths, cut=0, seed=6).eval()  # type: ignore[arg-type]
+        whole.load_state_dict(state)
+        with torch.no_grad():
+            torch.testing.assert_close(whole(EXAMPLE), expected)
+
+
+@pytest.mark.parametrize("inner", GRAFTS, ids=str)
+def test_a_layer_has_one_name_whatever_the_cut(inner: Configuration) -> None:
+    network = adapted_once(inner)
+    staged, widths = widths_on(network)
+    names = []
+    for cut in range(len(staged.stages)):  # type: ignore[attr-defined]
+        found = AdaptedNetwork(staged, Configuration("retain", "none"), widths, cut=cut, seed=0)  # type: ignore[arg-type]
+        names.append({name.partition(".")[2] for name in found.state_dict()})
+    assert all(n == names[0] for n in names)
+
+
+def test_the_stored_cut_lies_before_the_layer_where_the_graft_needs_its_input() -> None:
+    assert stored_cut(Configuration("retain", "none"), 3, 3) == 3
+    assert stored_cut(Configuration("joined", "none"), 3, 3) == 2
+    assert stored_cut(Configuration("joined", "none"), 1, 3) == 1
