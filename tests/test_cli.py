@@ -167,10 +167,10 @@ def test_report_of_a_folder_without_results_says_so(tmp_path: Path) -> None:
 def test_fit_prints_what_came_out_and_where_it_lies(source: Path, images: Path, run: Path) -> None:
     ran = inarch("fit", images, "--source", source, "--out", run, *ONE)
     assert ran.exit_code == 0
-    for part in ("Chosen: retain", "Keeping the classification layer", "test accuracy", "traditional", "linear probe"):
+    for part in ("Chosen: retain", "keeping the classification layer", "test accuracy", "traditional", "linear probe"):
         assert part in ran.said
     assert f"Report: {run / 'report.html'} Model: {run / 'model'}" in ran.said
-    assert "toy runs toy.py (sha256 " in ran.err
+    assert "Running toy.py (sha256 " in ran.err
 
 
 def test_on_a_terminal_fit_shows_trials_done_and_to_come_best_so_far_and_time_left(

@@ -364,7 +364,7 @@ class Counted:
         patch.setattr("inarch.study.Clock.left", lambda clock: self.left)
         patch.setattr("inarch.study.Clock.passed", lambda clock: 0.0)
         patch.setattr("inarch.launch.cost.CostModel.seconds", lambda model, trial: 1.0)
-        patch.setattr("inarch.study.CLOSING_SECONDS", 0.0)
+        patch.setattr("inarch.launch.runner.CLOSING_SECONDS", 0.0)
 
 
 @pytest.mark.parametrize("limits", [(6,), (5, 9, 14)])
@@ -394,7 +394,7 @@ def test_stopped_by_the_time_limit_a_study_says_what_is_left_and_without_limit_i
 def test_a_real_time_limit_is_kept_with_the_best_so_far(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("inarch.study.CLOSING_SECONDS", 1.0)
+    monkeypatch.setattr("inarch.launch.runner.CLOSING_SECONDS", 1.0)
     begin = time.monotonic()
     ran = inarch(*command(tmp_path / "run", *FULL, "--epochs", "12", "--time-limit", "6s"))
     assert ran.exit_code == 0, ran.said

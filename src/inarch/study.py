@@ -6,46 +6,27 @@ Readable from `fit` downwards: what is opened, what is searched, what is confirm
 from __future__ import annotations
 
 import json
-import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 from inarch.data import DataSet
-from inarch.errors import DataError, UsageError
+from inarch.errors import UsageError
 from inarch.features.store import PrefixStore
 from inarch.launch.allocator import keep_memory
 from inarch.launch.clock import Clock
-from inarch.launch.cost import CostModel
-from inarch.launch.here import RANGE, TRIAL, Workbench, result_of
-from inarch.launch.progress import Progress, Standing
+from inarch.launch.here import RANGE, TRIAL, Workbench
+from inarch.launch.progress import Progress
+from inarch.launch.runner import TrialRunner
 from inarch.model import write_model
 from inarch.network.adapted import stage
-from inarch.network.grafts import Configuration
 from inarch.network.source import Source, SourceOptions, load_source
 from inarch.options import StudyOptions, space_of
 from inarch.outcome import Outcome
 from inarch.preparation import as_images, open_images, recorded_machine, same_threads_afterwards
 from inarch.report import write_report
-from inarch.report.words import duration
 from inarch.results.folder import RunFolder
-from inarch.search.choice import best_of_graft, choose, confirmations, roles, to_confirm
-from inarch.search.rounds import (
-    expected_trials,
-    linear_probes,
-    next_round,
-    search_trial,
-    traditional_grid,
-    with_seed,
-)
-from inarch.search.space import Result
-from inarch.training.fit import OutOfTimeError, Watch
-from inarch.training.trial import TrainingSettings, Trial
-
-# Reading checkpoints, writing the report and whatever the estimates miss.
-CLOSING_SECONDS = 12.0
-# How far off the first estimate may be on a machine that does other work as well.
-UNCERTAINTY = 1.5
+from inarch.training.trial import TrainingSettings
 
 
 def fit(
@@ -71,241 +52,53 @@ def fit(
         staged = stage(loaded.network, loaded.classification_layer, loaded.input.example(), by_hand)
         dataset = open_images(data, loaded, options, folder, progress)
         settings = options.settings(len(dataset.train))
-        folder.require_identity(
-            {
-                "source": loaded.name,
-                "source digest": loaded.digest,
-                "source arguments": dict(loaded.card.arguments),
-                "classification layer": loaded.classification_layer,
-                "python file": loaded.card.python.digest if loaded.card.python else None,
-                "adapted": loaded.card.adapted,
-                "data digest": dataset.digest,
-                "image size": [loaded.input.height, loaded.input.width],
-                "input": loaded.input.to_card(),
-                **options.identity(),
-                "epochs": settings.epochs,
-            }
-        )
+        folder.require_identity(identity_of(loaded, dataset, options, settings))
         store = PrefixStore(staged, as_images(dataset, loaded, settings), machine, epochs=settings.epochs)
-        study = Study(Workbench(staged, loaded.network, store, folder), options, settings, clock, progress)
-        study.search()
-        study.confirm()
-        return study.close(dataset, loaded)
-
-
-@final
-class Study:
-    """Runs trials in the order that the search proposes, as far as the clock allows."""
-
-    def __init__(
-        self, bench: Workbench, options: StudyOptions, settings: TrainingSettings, clock: Clock, progress: Progress
-    ) -> None:
-        self._bench, self._clock, self._progress, self._settings = bench, clock, progress, settings
-        self._by_hand = options.stages
-        # What was left out for lack of time, in words, by key; and what the limit stopped half-way.
-        self._left_out: dict[str, str] = {}
-        self._stopped: dict[str, str] = {}
-        self._trained = 0
-        self._costs = CostModel(bench.staged, bench.store, bench.measure(settings))
-        self.history: dict[str, Result] = {}
-        for record in bench.folder.ledger.records(TRIAL):
-            trial = Trial.from_json(record.subject)
-            self.history[trial.key] = result_of(trial, record)
-        self.space = space_of(options, bench.staged, settings)
-        if not self.history:
-            # What rates the range tests will find makes no difference to the time: nobody waits for them in vain.
-            self._refuse_too_short_a_limit()
-        self.space = replace(self.space, rates=self._rates(options.seed))
-        self._announce()
-
-    def _rates(self, seed: int) -> dict[Configuration, float]:
-        """The rate of new layers for every configuration, from range tests that are recorded."""
-        rates = {}
-        for number, track in enumerate(self.space.tracks, start=1):
-            self._progress.note(f"Learning rate of new layers: range test {number} of {len(self.space.tracks)}.")
-            configuration, deepest = track.configuration, self.space.deepest(track.configuration)
-            rates[configuration] = self._bench.new_layer_rate(configuration, self._settings, deepest, seed)
-        return rates
-
-    def _announce(self) -> None:
-        """Says how long the study will take, or that the limit is too short for it."""
-        to_come = self._to_come()
-        if self._clock.limit is not None:
-            self._refuse_too_short_a_limit()
-        elif to_come:
-            seconds = sum(map(self._costs.seconds, to_come))
-            self._progress.announce(f"About {len(to_come)} trials, {duration(seconds)} as estimated.")
-
-    def _refuse_too_short_a_limit(self) -> None:
-        if self._clock.limit is None:
-            return
-        least = self._least()
-        if least > self._clock.limit:
-            # What disturbs a machine passes: nobody is sent away on one measurement.
-            self._costs.speeds = self._costs.speeds.fastest(self._bench.measure(self._settings))
-            least = self._least()
-        if self._clock.limit < least < UNCERTAINTY * self._clock.limit:
-            self._progress.announce(f"The time limit is tight: at least {duration(least)} may be needed.")
-        elif least > self._clock.limit:
-            raise UsageError(
-                f"--time-limit {duration(self._clock.limit)} is too short: traditional fine-tuning, the linear probe "
-                f"and their test need at least {duration(least * 1.1)} on this machine.",
-                "Give that much, or fewer --epochs, or a smaller --image-size; what was computed so far is kept.",
-            )
-
-    def _least(self) -> float:
-        """Seconds from the beginning of this call until all that must be there is there, as estimated."""
-        return self._clock.passed() + sum(map(self._costs.seconds, self._missing())) + self._closing()
-
-    def _missing(self) -> list[Trial]:
-        """What must be there whatever the limit: one linear probe, one traditional run, one trial of the proposal."""
-        space, history = self.space, self.history
-        first = search_trial(space, space.baseline, 0, history)
-        wanted: dict[str, Trial] = {}
-        for trials in (linear_probes(space), [first, *traditional_grid(space)]):
-            if not any(t.key in history and history[t.key].accuracy >= 0 for t in trials):
-                # After a failure it is the next of the grid; where all have failed nothing more can be done.
-                wanted |= {t.key: t for t in [t for t in trials if t.key not in history][:1]}
-        if not best_of_graft(space, history):
-            trial = space.trial(space.proposal[0], space.cuts(space.proposal[0])[-1])
-            wanted |= {trial.key: trial} if trial.key not in history else {}
-        return list(wanted.values())
-
-    def _closing(self) -> float:
-        """Seconds for testing one seed of each role, and for writing."""
-        tests = len(self._bench.store.images.rows["test"]) * self._costs.speeds.forward
-        return CLOSING_SECONDS + 1.3 * tests * (2 + len(roles(self.space, self.history)))
-
-    def _confirming(self) -> float:
-        """Seconds for one confirmation of the most promising candidate and of the two baselines."""
-        first = list(to_confirm(self.space, self.history))[:3]
-        return sum(map(self._costs.seconds, first))
-
-    def search(self) -> None:
-        """Round after round, until all is searched or nothing more fits into the time."""
-        while (found := self._next()) is not None:
-            self._run(*found)
-
-    def _next(self) -> tuple[Trial, str] | None:
-        """The next trial that fits into the time, with the name of its round; what does not fit now may fit later."""
-        passed_over = dict(self._stopped)
-        while (found := next_round(self.space, self.history, frozenset(passed_over))) is not None:
-            for trial in found.trials:
-                if self._fits(trial):
-                    return trial, found.name
-            passed_over |= {trial.key: f"{found.name}: {describe(trial)}" for trial in found.trials}
-        self._left_out = passed_over
-        return None
-
-    def _fits(self, trial: Trial) -> bool:
-        missing = self._missing()
-        if trial.key in {t.key for t in missing}:
-            return True
-        reserve = self._closing() + sum(map(self._costs.seconds, missing)) + self._confirming()
-        return self._clock.left() > reserve + self._costs.seconds(trial)
-
-    def confirm(self) -> None:
-        """Trains the best of each graft and the baselines again, seed by seed, as far as time allows."""
-        while True:
-            passed_over = self._left_out | self._stopped
-            pending = [t for t in to_confirm(self.space, self.history) if t.key not in passed_over]
-            if not pending:
-                return
-            trial = pending[0]
-            if self._clock.left() > self._closing() + self._costs.seconds(trial):
-                self._run(trial, "confirmation")
-            else:
-                self._left_out[trial.key] = f"confirmation with seed {trial.seed}: {describe(trial)}"
-
-    def _run(self, trial: Trial, name: str) -> None:
-        self._progress.trial(f"{name}: {describe(trial)}", self._standing())
-        before = self._costs.raw(trial)
-        start = time.monotonic()
-        watch = Watch(self._clock.deadline(self._reserve(trial)), self._progress.step)
-        try:
-            result = self._bench.run(trial, watch)
-        except OutOfTimeError:
-            self._stopped[trial.key] = f"{name}, stopped by the time limit: {describe(trial)}"
-            return
-        self._trained += 1
-        self.history[trial.key] = result
-        if result.accuracy >= 0:
-            self._costs.learn(before, time.monotonic() - start)
-        self._bench.keep_checkpoints(self._needed())
-
-    def _reserve(self, trial: Trial) -> float:
-        """Seconds before the limit at which a running trial must stop; below zero for what must be there."""
-        missing = self._missing()
-        if trial.key in {t.key for t in missing}:
-            return -0.5 * self._clock.overtime()
-        return 0.5 * self._closing() + sum(map(self._costs.seconds, missing))
-
-    def _needed(self) -> list[Trial]:
-        """Trials whose weights may still be tested or delivered."""
-        found = roles(self.space, self.history).values()
-        return [trial for best in found for trial in (best, *confirmations(self.space, best))]
-
-    def _standing(self) -> Standing:
-        to_come = self._to_come()
-        finished = [r.accuracy for r in self.history.values() if r.accuracy >= 0]
-        left = min(sum(map(self._costs.seconds, to_come)), self._clock.left())
-        done = len(self.history)
-        return Standing(done, done + len(to_come), max(finished, default=None), left)
-
-    def _to_come(self) -> list[Trial]:
-        search = [t for t in expected_trials(self.space, self.history) if t.key not in self._left_out]
-        found = list({t.key: t for t in roles(self.space, self.history).values()}.values())
-        again = [c for t in found for c in confirmations(self.space, t) if c.key not in self.history]
-        # Before anything is known, a confirmation for each graft and each baseline stands for what will come.
-        grafts = {t.configuration.graft for t in self.space.proposal}
-        unknown = max(0, len(grafts) + 2 - len(found))
-        stand_in = self.space.trial(self.space.baseline, self.space.stages // 2)
-        again += [with_seed(stand_in, self.space.seed + 1 + n) for n in range(unknown * self.space.seeds)]
-        return search + again
-
-    def close(self, dataset: DataSet, source: Source) -> dict[str, Any]:
-        """Tests the choice and what it is compared with, and writes results, model and report."""
-        bench, space = self._bench, self.space
-        if self._missing():
-            raise UsageError(
-                f"The time limit ended before {describe(self._missing()[0])}, without which nothing can be compared.",
-                "Call again with a longer --time-limit; what was finished is kept.",
-            )
-        chosen = choose(space, self.history)
-        if chosen is None:
-            failed = [r for r in bench.folder.ledger.records(TRIAL) if r.outcome["status"] == "failed"]
-            reason = failed[-1].outcome["reason"] if failed else "none was finished."
-            raise DataError(f"No trial of the proposal succeeded: {reason}", "Look at the rates and the data set.")
-        labels = bench.store.images.labels["test"]
-        outcome = Outcome(space, self.history, bench.staged, dataset, labels, bench.test)
-        first = outcome.chosen.results[0].trial
+        bench = Workbench(staged, loaded.network, store, folder)
+        runner = TrialRunner(bench, space_of(options, staged, settings), clock, progress)
+        runner.search()
+        runner.confirm()
+        runner.require_enough()
+        outcome = Outcome(runner.space, runner.history, staged, dataset, bench.store.images.labels["test"], bench.test)
         results = outcome.to_json() | {
-            "source": {"name": source.name, "digest": source.digest, "classes": len(source.classes)},
-            "settings": asdict(self._settings) | {"seed": space.seed, "seeds": space.seeds},
-            "left_out": sorted({*self._left_out.values(), *self._stopped.values()}),
-            "cost": self._cost(),
+            "source": {"name": loaded.name, "digest": loaded.digest, "classes": len(loaded.classes)},
+            "settings": asdict(settings) | {"seed": options.seed, "seeds": options.seeds},
+            "left_out": runner.left_out(),
+            "cost": cost(folder, clock, runner.trained),
         }
-        write_model(bench.folder.path / "model", source, bench.restore(first), dataset.classes, self._by_hand)
-        file = bench.folder.write_json("results.json", results)
-        write_report(bench.folder.path)
+        delivered = bench.restore(outcome.chosen.results[0].trial)
+        write_model(folder.path / "model", loaded, delivered, dataset.classes, options.stages)
+        file = folder.write_json("results.json", results)
+        write_report(folder.path)
         written: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return written
 
-    def _cost(self) -> dict[str, Any]:
-        """All that may differ between identical runs."""
-        ledger = self._bench.folder.ledger
-        trials = ledger.records(TRIAL)
-        return {
-            "seconds": self._clock.passed(),
-            "training_seconds": sum(r.seconds for r in trials),
-            "range_test_seconds": sum(r.seconds for r in ledger.records(RANGE)),
-            "trials": len(trials),
-            "trials_this_call": self._trained,
-            "environment": ledger.get_meta("environment"),
-        }
+
+def identity_of(source: Source, dataset: DataSet, options: StudyOptions, settings: TrainingSettings) -> dict[str, Any]:
+    """Everything that a run folder's results depend on, but for the machine."""
+    return {
+        "source": source.name,
+        "source digest": source.digest,
+        "source arguments": dict(source.card.arguments),
+        "classification layer": source.classification_layer,
+        "python file": source.card.python.digest if source.card.python else None,
+        "adapted": source.card.adapted,
+        "data digest": dataset.digest,
+        "image size": [source.input.height, source.input.width],
+        "input": source.input.to_card(),
+        **options.identity(),
+        "epochs": settings.epochs,
+    }
 
 
-def describe(trial: Trial) -> str:
-    """A trial in a few words."""
-    old = f", old layers {trial.learning_rate:g}" if trial.learning_rate else ""
-    return f"{trial.configuration}, cut {trial.cut} (rates: new layers {trial.new_layer_learning_rate:g}{old})"
+def cost(folder: RunFolder, clock: Clock, trained: int) -> dict[str, Any]:
+    """All that may differ between identical runs; `trained`: trials of this call."""
+    trials = folder.ledger.records(TRIAL)
+    return {
+        "seconds": clock.passed(),
+        "training_seconds": sum(r.seconds for r in trials),
+        "range_test_seconds": sum(r.seconds for r in folder.ledger.records(RANGE)),
+        "trials": len(trials),
+        "trials_this_call": trained,
+        "environment": folder.ledger.get_meta("environment"),
+    }

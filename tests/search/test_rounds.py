@@ -222,3 +222,15 @@ def test_candidates_are_compared_on_the_seeds_that_all_have() -> None:
     choice = choose(space, history)
     assert choice is not None
     assert choice.trial == best["replace"]
+
+
+def test_a_candidate_that_could_not_be_confirmed_does_not_lose_to_one_that_was_cheap_to_confirm() -> None:
+    space = a_space(REPLACE, RETAIN, seeds=2)
+    history = searched(space, peak(0))
+    best = best_of_graft(space, history)
+    cheap = confirmations(space, best["replace"])[0]
+    history[cheap.key] = Result(cheap, 0.7, 0.5)
+    choice = choose(space, history)
+    assert choice is not None
+    assert choice.trial == best["retain"]
+    assert not choice.confirmed

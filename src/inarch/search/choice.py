@@ -7,7 +7,7 @@ among those, so that a lucky search result cannot flatter itself.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from inarch.network.grafts import graft_class
@@ -78,17 +78,28 @@ def candidate(space: Space, history: History, trial: Trial) -> Candidate:
 
 
 def best_candidate(space: Space, history: History, trials: list[Trial]) -> Candidate | None:
-    """The best by validation: among confirmed ones, over the seeds that all of them have; else by the search alone."""
+    """The best by validation, over the confirmation seeds that all candidates have.
+
+    Where time was too short to confirm all, the search's own result counts as well, or the choice would fall on what is
+    cheap to train again.
+    """
     candidates = [candidate(space, history, trial) for trial in trials]
-    pool = [c for c in candidates if c.confirmed] or candidates
-    if not pool:
+    if not candidates:
         return None
-    common = set.intersection(*(c.seeds for c in pool))
-    return max(pool, key=lambda c: c.merit(common))
+    if all(c.confirmed for c in candidates):
+        common = set.intersection(*(c.seeds for c in candidates))
+        return max(candidates, key=lambda c: c.merit(common))
+
+    def all_that_is_known(c: Candidate) -> tuple[int, float, float, int]:
+        results = {r.trial.key: r for r in (history[c.trial.key], *c.results)}
+        known = replace(c, results=tuple(results.values()))
+        return known.merit(known.seeds)
+
+    return max(candidates, key=all_that_is_known)
 
 
 def choose(space: Space, history: History) -> Candidate | None:
-    """The choice: the best confirmed candidate among the best of each graft of the proposal."""
+    """The choice: the best candidate among the best of each graft of the proposal."""
     return best_candidate(space, history, list(best_of_graft(space, history).values()))
 
 
