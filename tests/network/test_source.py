@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-import torchvision
-from safetensors.torch import save_file
+from saved import save
 from torch import nn
 
 from inarch.errors import SourceError, UsageError
@@ -58,16 +57,6 @@ def write_card(folder: Path, name: str = "tiny.json", **changes: Any) -> str:
     card = {"network": "python:mine.py:tiny", "arguments": {}, "input": INPUT, "classes": ["a", "b", "c", "d"]}
     (folder / name).write_text(json.dumps({k: v for k, v in (card | changes).items() if v is not None}))
     return str(folder / name)
-
-
-def save(network: nn.Module, path: Path, dtype: torch.dtype = torch.float32) -> Path:
-    state = network.state_dict()
-    save_file({k: v.to(dtype).contiguous() if v.is_floating_point() else v for k, v in state.items()}, path)
-    return path
-
-
-def resnet(**arguments: Any) -> nn.Module:
-    return torchvision.models.resnet18(**arguments)
 
 
 def test_imagenet_has_a_thousand_different_names_in_the_usual_order() -> None:

@@ -13,20 +13,11 @@ import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
+from saved import resnet, save
 from torch import nn
 
 from inarch.errors import SourceError
 from inarch.network.source import SourceOptions, load_source
-
-
-def save(network: nn.Module, path: Path, dtype: torch.dtype = torch.float32) -> Path:
-    state = network.state_dict()
-    save_file({k: v.to(dtype).contiguous() if v.is_floating_point() else v for k, v in state.items()}, path)
-    return path
-
-
-def resnet(**arguments: Any) -> nn.Module:
-    return torchvision.models.resnet18(**arguments)
 
 
 def test_weights_files_are_loaded_whole_and_float16_becomes_float32(tmp_path: Path) -> None:
