@@ -10,7 +10,8 @@ import torch
 from toy import SIDE, toy_network, write_images
 
 from inarch.data import PixelSize, Views, open_dataset
-from inarch.features.store import Images, Machine, PrefixStore
+from inarch.features.machine import Machine
+from inarch.features.store import Images, PrefixStore
 from inarch.launch.here import Workbench
 from inarch.network.card import InputSpec
 from inarch.network.stages import stage_network

@@ -17,7 +17,7 @@ import torch
 from inarch.data import MAX_PIXELS, evaluation_batch, read_image, resize_to_cover
 from inarch.data.images import looks_like_image
 from inarch.errors import DataError, InarchError, UsageError
-from inarch.features.store import Machine
+from inarch.features.machine import Machine
 from inarch.launch.allocator import keep_memory
 from inarch.network.source import Source, announce_on_stderr, load_source
 from inarch.options import chosen_device

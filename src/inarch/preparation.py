@@ -13,7 +13,8 @@ import torch
 from inarch import __version__
 from inarch.data import SPLITS, DataSet, PixelSize, Views, open_dataset
 from inarch.errors import UsageError
-from inarch.features.store import Images, Machine
+from inarch.features.machine import Machine
+from inarch.features.store import Images
 from inarch.launch.progress import Progress
 from inarch.network.source import Source
 from inarch.options import StudyOptions, chosen_device

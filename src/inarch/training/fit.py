@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from inarch.errors import TrainingError
-from inarch.features.store import Machine, PrefixStore
+from inarch.features.machine import Machine
+from inarch.features.store import PrefixStore
 from inarch.methods import Method, ParameterGroup, Rates
 from inarch.network.adapted import AdaptedNetwork
 from inarch.training.schedule import warmup_cosine
