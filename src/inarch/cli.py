@@ -101,6 +101,7 @@ def fit(
     harmonise: Annotated[str, typer.Option(help="Ways to harmonise to try: none, l2, batch.")] = "none,l2",
     hidden: Annotated[list[str] | None, typer.Option(help="Sizes of appended layers: 512 or 512,256.")] = None,
     method: Annotated[str, typer.Option(help="How the target network is trained: fine-tuning, l2-sp.")] = "fine-tuning",
+    search: Annotated[str, typer.Option(help="halving (short trials first) or exhaustive (in full).")] = "halving",
     seeds: Annotated[int, typer.Option(help="How often the best are trained again before the choice.")] = 3,
     seed: Annotated[int, typer.Option(help="Decides splits, views, order and initial weights.")] = 0,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images; else about 800 steps.")] = None,
@@ -118,10 +119,10 @@ def fit(
     from inarch.study import fit as run
 
     options = StudyOptions(
-        grafts=words(grafts), harmonise=words(harmonise), cuts=words(cuts), method=method, seeds=seeds, seed=seed,
-        hidden=tuple(sizes(text) for text in hidden) if hidden else StudyOptions.hidden, epochs=epochs,
-        batch_size=batch_size, optimiser=optimiser, label_smoothing=label_smoothing, balance=balance, device=device,
-        precision=precision, threads=threads, max_pixels=max_pixels, stages=words(stages),
+        grafts=words(grafts), harmonise=words(harmonise), cuts=words(cuts), method=method, search=search, seeds=seeds,
+        seed=seed, hidden=tuple(sizes(text) for text in hidden) if hidden else StudyOptions.hidden,
+        epochs=epochs, batch_size=batch_size, optimiser=optimiser, label_smoothing=label_smoothing, balance=balance,
+        device=device, precision=precision, threads=threads, max_pixels=max_pixels, stages=words(stages),
         time_limit=seconds(time_limit),
     )  # fmt: skip
     try:

@@ -14,7 +14,7 @@ from inarch.methods import make_method
 from inarch.network.grafts import GRAFT_NAMES, Configuration, configurations
 from inarch.network.layers import HARMONISERS
 from inarch.network.stages import Stages
-from inarch.search.space import Space, Track
+from inarch.search.space import SEARCHES, Space, Track
 from inarch.training.schedule import default_epochs
 from inarch.training.trial import PRECISIONS, TrainingSettings
 
@@ -27,8 +27,9 @@ class StudyOptions:
 
     cuts: indices or names of stages, `none` for index 0, or the one word `all`; empty: they are searched.
     hidden: sizes of the layers that deepen appends, one tuple a variant. epochs: None follows the number of training
-    images. stages: modules at whose end a network that cannot be traced may be cut. time_limit: seconds for this call,
-    not part of the study. threads: None takes as many as there are.
+    images. search: how cuts and rates are looked for, see `inarch.search.space`. stages: modules at whose end a network
+    that cannot be traced may be cut. time_limit: seconds for this call, not part of the study. threads: None takes as
+    many as there are.
     """
 
     grafts: tuple[str, ...] = GRAFT_NAMES
@@ -36,6 +37,7 @@ class StudyOptions:
     hidden: tuple[tuple[int, ...], ...] = DEFAULT_HIDDEN
     cuts: tuple[str, ...] = ()
     method: str = "fine-tuning"
+    search: str = "halving"
     seeds: int = 3
     seed: int = 0
     epochs: int | None = None
@@ -70,6 +72,8 @@ class StudyOptions:
             raise UsageError("--time-limit must be longer than nothing.", "Try 20m.")
         if self.precision not in PRECISIONS:
             raise UsageError(f"--precision {self.precision} is not known.", f"Choose from: {', '.join(PRECISIONS)}.")
+        if self.search not in SEARCHES:
+            raise UsageError(f"--search {self.search} is not known.", f"Choose from: {', '.join(SEARCHES)}.")
         make_method(self.method)
         self.configurations()
         self.settings(training_images=2)
@@ -156,7 +160,7 @@ def space_of(options: StudyOptions, staged: Stages, settings: TrainingSettings) 
     """Every track of the proposal that can be cut somewhere, with rates that stand for those of the range tests."""
     cuts = cut_indices(options.cuts, staged)
     tracks = tuple(Track(configuration, options.method, cuts) for configuration in options.configurations())
-    space = Space(len(staged.stages), tracks, settings, {}, options.seed, options.seeds)
+    space = Space(len(staged.stages), tracks, settings, {}, options.seed, options.seeds, options.search)
     proposal = tuple(track for track in tracks if space.cuts(track))
     if not proposal:
         raise UsageError(

@@ -9,12 +9,11 @@ from typing import Any, final
 import numpy as np
 
 from inarch.data import DataSet
-from inarch.network.grafts import graft_class
 from inarch.network.stages import Stages
 from inarch.report.words import percent, points
 from inarch.results.metrics import classification_metrics
 from inarch.results.statistics import accuracy_interval, holm, paired_difference
-from inarch.search.choice import Candidate, best_candidate, candidate, choose, roles
+from inarch.search.choice import Candidate, Race
 from inarch.search.rounds import History, next_round, track_results
 from inarch.search.space import Space
 from inarch.training.trial import Trial
@@ -40,14 +39,16 @@ class Outcome:
     ) -> None:  # fmt: skip
         self._space, self._history, self._staged = space, history, staged
         self._dataset, self._labels, self._probabilities = dataset, test_labels, probabilities
-        chosen = choose(space, history)
-        assert chosen is not None, "a study ends with at least one finished trial of its proposal"
+        race = Race(space, history)
+        chosen = race.choice()
+        assert chosen is not None, "a study ends with at least one candidate of its proposal"
         self.chosen = chosen
         # Where the search was cut short or restricted, one side may have been tried where the other was not.
         self._limits = "Time was too short to tune both alike" if next_round(space, history) is not None else ""
         if any(track.cuts is not None or track.method != space.baseline.method for track in space.proposal):
             self._limits = self._limits or "The search was restricted, so both were not tuned alike"
-        self._roles = {role: candidate(space, history, trial) for role, trial in roles(space, history).items()}
+        self._roles = {role: c for role, trial in race.roles.items() if (c := race.candidate(trial))}
+        self._sides = race.sides()
 
     def to_json(self) -> dict[str, Any]:
         """Everything that equal studies share; the caller adds source, cost and what was left out."""
@@ -110,6 +111,7 @@ class Outcome:
                         "validation_accuracy": best.accuracy,
                         "learning_rate": best.trial.learning_rate,
                         "new_layer_learning_rate": best.trial.new_layer_learning_rate,
+                        "epochs": best.trial.settings.epochs,
                         "seeds": [best.trial.seed],
                     }
                 )
@@ -164,18 +166,7 @@ class Outcome:
 
     def _kept_layer(self) -> dict[str, Any]:
         """The best that keeps the layer against the best that replaces it, each picked by validation."""
-        kept, replaced = (
-            best_candidate(
-                self._space,
-                self._history,
-                [
-                    c.trial
-                    for c in self._roles.values()
-                    if graft_class(c.trial.configuration.graft).keeps_layer is keeps
-                ],
-            )
-            for keeps in (True, False)
-        )
+        kept, replaced = self._sides
         if kept is None or replaced is None:
             missing = "keeps" if kept is None else "replaces"
             return {"kept": None, "replaced": None, "reason": f"No configuration that {missing} the layer was tried."}

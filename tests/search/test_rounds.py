@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from inarch.network.grafts import Configuration
-from inarch.search.choice import best_of_graft, candidate, choose, confirmations, roles, to_confirm
+from inarch.network.grafts import Configuration, graft_class
+from inarch.search.choice import Candidate, Race, best_of_graft, candidate, confirmations, required, roles
 from inarch.search.rounds import (
+    contenders,
     expected_trials,
+    leading_tracks,
     linear_probes,
     neighbours,
     next_round,
@@ -18,20 +20,22 @@ from inarch.search.rounds import (
     track_results,
     traditional_grid,
 )  # fmt: skip
-from inarch.search.space import FAILED, MULTIPLES, RATIOS, TRADITIONAL, Result, Space, Track
+from inarch.search.space import FAILED, MULTIPLES, RATIOS, SEARCHES, TRADITIONAL, Result, Space, Track
 from inarch.training.trial import TrainingSettings, Trial
 
-REPLACE, RETAIN, RETAIN_L2 = (
+REPLACE, REPLACE_L2, RETAIN, RETAIN_L2 = (
     Configuration("replace", "none"),
+    Configuration("replace", "l2"),
     Configuration("retain", "none"),
     Configuration("retain", "l2"),
 )
+JOINED = Configuration("joined", "none")
 STAGES = 16
 
 
 def a_space(*configurations: Configuration, **changes: object) -> Space:
     tracks = tuple(Track(c, "fine-tuning") for c in configurations or (REPLACE, RETAIN, RETAIN_L2))
-    rates = dict.fromkeys((REPLACE, RETAIN, RETAIN_L2, Configuration("joined", "l2")), 0.03)
+    rates = dict.fromkeys((REPLACE, REPLACE_L2, RETAIN, RETAIN_L2, JOINED), 0.03)
     return replace(Space(STAGES, tracks, TrainingSettings(epochs=1), rates), **changes)  # type: ignore[arg-type]
 
 
@@ -42,6 +46,19 @@ def searched(space: Space, accuracy: Callable[[Trial], float]) -> dict[str, Resu
         trial = found.trials[0]
         history[trial.key] = Result(trial, accuracy(trial), 1 - accuracy(trial))
     return history
+
+
+def choose(space: Space, history: dict[str, Result]) -> Candidate | None:
+    return Race(space, history).choice()
+
+
+def confirmed(space: Space, history: dict[str, Result], accuracy: Callable[[Trial], float]) -> list[Trial]:
+    """All confirmations, one after the other as a study asks for them, added to the history; in their order."""
+    done = []
+    while (trial := next(Race(space, history).pending(), None)) is not None:
+        history[trial.key] = Result(trial, accuracy(trial), 1 - accuracy(trial))
+        done.append(trial)
+    return done
 
 
 def peak(at: int, graft: str = "retain") -> Callable[[Trial], float]:
@@ -77,22 +94,64 @@ def test_the_first_trial_is_the_linear_probe_and_no_trial_is_proposed_twice() ->
     assert len(keys) == len(set(keys))
 
 
-def test_every_track_gets_the_same_rule_of_rates() -> None:
-    space = a_space()
+@pytest.mark.parametrize("search", SEARCHES)
+def test_whatever_contends_gets_the_same_rule_of_rates(search: str) -> None:
+    space = a_space(search=search)
     history = searched(space, peak(6))
-    for track in space.proposal:
+    found = contenders(space, history)
+    assert {graft_class(t.configuration.graft).keeps_layer for t in found} == {True, False}
+    assert len(found) == (3 if space.exhaustive else 2)
+    for track in found:
+        assert {space.probe(track, multiple).key for multiple in MULTIPLES} <= history.keys()
         trials = [r.trial for r in track_results(track, space, history)]
         deepest = space.deepest(track.configuration)
-        probes = {t.new_layer_learning_rate for t in trials if t.cut == deepest}
-        assert probes >= {float(f"{0.03 * m:.6g}") for m in MULTIPLES}
         ratios = {round(t.learning_rate / t.new_layer_learning_rate, 3) for t in trials if t.cut < deepest}
         assert ratios == set(RATIOS)
+
+
+def test_a_halving_search_trains_with_a_part_of_the_epochs_what_is_confirmed_with_all() -> None:
+    space = a_space(settings=TrainingSettings(epochs=10))
+    history = searched(space, peak(6))
+    assert {r.trial.settings.epochs for r in history.values() if r.trial.learning_rate} == {3}
+    in_full = [r.trial for r in history.values() if r.trial.settings.epochs == 10]
+    assert {t.key for t in in_full} == {space.probe(t, m).key for t in space.tracks for m in MULTIPLES} | {
+        t.key for t in linear_probes(space)
+    }
+    assert {t.settings.epochs for t in (*roles(space, history).values(), *Race(space, history).pending())} == {10}
+
+
+def test_a_halving_search_follows_one_variant_of_each_graft_and_the_baseline() -> None:
+    space = a_space(REPLACE_L2, REPLACE, RETAIN, RETAIN_L2)
+    history = searched(space, lambda t: 0.6 if t.configuration.harmonise == "l2" else 0.5)
+    assert [t.configuration for t in leading_tracks(space, history)] == [RETAIN_L2, REPLACE_L2, REPLACE]
+    cuts = {t.configuration: {r.trial.cut for r in track_results(t, space, history)} for t in space.tracks}
+    assert cuts[RETAIN] == {STAGES}
+    assert all(len(cuts[c]) > 4 for c in (RETAIN_L2, REPLACE_L2, REPLACE))
+
+
+def test_an_exhaustive_search_tries_every_track_at_every_cut_in_full() -> None:
+    space = a_space(settings=TrainingSettings(epochs=10), search="exhaustive")
+    history = searched(space, peak(6))
+    assert {r.trial.settings.epochs for r in history.values()} == {10}
+    for track in space.tracks:
+        assert {r.trial.cut for r in track_results(track, space, history)} == set(space.cuts(track))
+    assert {t.key for t in traditional_grid(space)} <= history.keys()
+
+
+def test_traditional_fine_tuning_has_its_ratios_tried_and_then_the_multiples_at_the_best() -> None:
+    space = a_space(RETAIN)
+    history = searched(space, lambda t: 0.9 if t.learning_rate == t.new_layer_learning_rate else 0.5)
+    grid = [history[t.key].trial for t in traditional_grid(space) if t.key in history]
+    ratios = [round(t.learning_rate / t.new_layer_learning_rate, 3) for t in grid]
+    assert set(ratios) == set(RATIOS)
+    assert len({t.new_layer_learning_rate for t, r in zip(grid, ratios, strict=True) if r == 1.0}) == len(MULTIPLES)
+    assert len(grid) == len(RATIOS) + len(MULTIPLES) - 1
 
 
 def test_the_baselines_run_whatever_the_proposal_is() -> None:
     space = a_space(RETAIN, proposal=(Track(RETAIN, "l2-sp", (3,)),))
     history = searched(space, peak(6))
-    assert {t.key for t in (*traditional_grid(space), *linear_probes(space))} <= history.keys()
+    assert {t.key for t in linear_probes(space)} <= history.keys()
     found = roles(space, history)
     assert {"retain_best_cut", "traditional", "linear_probe", "replace_best_cut"} == found.keys()
     assert found["retain_best_cut"].cut == 3
@@ -113,19 +172,26 @@ def test_what_is_left_out_is_not_proposed_again() -> None:
     space = a_space()
     first = next_round(space, {})
     assert first is not None
-    later = next_round(space, {}, frozenset(t.key for t in first.trials))
+    later = next_round(space, {}, frozenset(t.key for t in first.trials[:2]))
     assert later is not None
-    assert not {t.key for t in later.trials} & {t.key for t in first.trials}
+    assert later.trials == first.trials[2:]
+
+
+def test_no_round_begins_before_those_ahead_of_it_are_finished() -> None:
+    space = a_space()
+    first = next_round(space, {})
+    assert first is not None
+    history = {t.key: Result(t, 0.5, 0.5) for t in first.trials[1:]}
+    assert next_round(space, history, frozenset({first.trials[0].key})) is None
+    later = next_round(space, history | {first.trials[0].key: Result(first.trials[0], 0.5, 0.5)})
+    assert later is not None
+    assert later.name == "traditional"
 
 
 def test_neighbours_lie_half_way_to_the_tried_cuts() -> None:
     space = a_space(RETAIN)
-    history = {
-        t.key: Result(t, a, 0.5)
-        for cut, a in ((0, 0.5), (8, 0.9), (16, 0.6))
-        if (t := space.trial(space.proposal[0], cut))
-    }
-    assert neighbours(space, space.proposal[0], history) == [4, 12]
+    results = [Result(space.trial(space.proposal[0], cut), a, 0.5) for cut, a in ((0, 0.5), (8, 0.9), (16, 0.6))]
+    assert neighbours(results) == [4, 12]
 
 
 def test_of_every_graft_the_variant_that_probed_best_is_searched_first() -> None:
@@ -163,7 +229,7 @@ def test_failed_trials_are_never_chosen() -> None:
 def test_confirmation_uses_seeds_of_its_own_seed_by_seed_with_the_baselines_early() -> None:
     space = a_space(seeds=2)
     history = searched(space, peak(9))
-    trials = list(to_confirm(space, history))
+    trials = list(Race(space, history).pending())
     assert {t.seed for t in trials} == {1, 2}
     assert [t.seed for t in trials] == sorted(t.seed for t in trials)
     found = roles(space, history)
@@ -187,7 +253,7 @@ def test_the_choice_is_among_confirmed_candidates_over_the_seeds_that_all_have()
     later = choose(space, history)
     assert later is not None
     assert later.trial == best["retain"]
-    assert [r.trial.seed for r in candidate(space, history, best["retain"]).results] == [1, 2]
+    assert [r.trial.seed for r in later.results] == [1, 2]
 
 
 def test_without_confirmations_the_search_result_stands_and_says_so() -> None:
@@ -208,7 +274,9 @@ def test_a_candidate_with_a_failed_confirmation_gives_way_to_one_without() -> No
     choice = choose(space, history)
     assert choice is not None
     assert choice.trial == best["replace"]
-    assert candidate(space, history, best["retain"]).failed == 2
+    found = candidate(space, history, best["retain"])
+    assert found is not None
+    assert found.failed == 2
 
 
 def test_candidates_are_compared_on_the_seeds_that_all_have() -> None:
@@ -234,3 +302,87 @@ def test_a_candidate_that_could_not_be_confirmed_does_not_lose_to_one_that_was_c
     assert choice is not None
     assert choice.trial == best["retain"]
     assert not choice.confirmed
+
+
+def test_everybody_runs_the_race_and_only_leaders_and_baselines_get_all_seeds() -> None:
+    space = a_space(REPLACE_L2, REPLACE, RETAIN, JOINED, seeds=4)
+    history = searched(space, peak(3, "retain"))
+    confirmed(space, history, peak(3, "joined"))
+    found = {role: candidate(space, history, t) for role, t in roles(space, history).items()}
+    seeds = {role: [r.trial.seed for r in c.results] for role, c in found.items() if c}
+    assert found == {role: Race(space, history).candidate(t) for role, t in roles(space, history).items()}
+    assert seeds == {
+        "joined_best_cut": [1, 2, 3, 4], "retain_best_cut": [1, 2], "replace_best_cut": [1, 2, 3, 4],
+        "traditional": [1, 2, 3, 4], "linear_probe": [1, 2, 3, 4],
+    }  # fmt: skip
+    choice, (kept, replaced) = choose(space, history), Race(space, history).sides()
+    assert choice == kept == found["joined_best_cut"]
+    assert replaced == found["replace_best_cut"]
+
+
+def test_a_leader_that_falls_back_with_a_further_seed_hands_the_race_on() -> None:
+    space = a_space(RETAIN, REPLACE, seeds=3)
+    history = searched(space, peak(3, "retain"))
+
+    def falling(trial: Trial) -> float:
+        return {"retain": 0.9, "replace": 0.7}[trial.configuration.graft] - (0.6 if trial.seed == 3 else 0.0)
+
+    confirmed(space, history, falling)
+    for trial in best_of_graft(space, history).values():
+        found = candidate(space, history, trial)
+        assert found is not None
+        assert [r.trial.seed for r in found.results] == [1, 2, 3]
+
+
+def test_before_anything_is_trained_in_full_there_is_nothing_to_choose_and_it_is_said_what_must_be_trained() -> None:
+    space = a_space(RETAIN, settings=TrainingSettings(epochs=8), seeds=2)
+    every = required(space, {})
+    assert linear_probes(space)[0] in every
+    assert {t.settings.epochs for t in every if t.cut == 0} == {2, 8}
+    history = searched(space, peak(3, "retain"))
+    assert choose(space, history) is None
+    found = roles(space, history)
+    assert required(space, history) == [confirmations(space, found[r])[0] for r in ("traditional", "retain_best_cut")]
+    confirmed(space, history, peak(3))
+    assert required(space, history) == []
+    assert choose(space, history) is not None
+
+
+def test_what_fails_in_full_with_every_seed_gives_way_to_the_next_best_of_the_search() -> None:
+    space = a_space(RETAIN, settings=TrainingSettings(epochs=8), seeds=2)
+    history = searched(space, peak(3, "retain"))
+    first = roles(space, history)
+    confirmed(space, history, lambda t: FAILED if t.cut == first["retain_best_cut"].cut else 0.5)
+    found = roles(space, history)
+    assert found["retain_best_cut"] != first["retain_best_cut"]
+    choice = choose(space, history)
+    assert choice is not None
+    assert choice.trial == found["retain_best_cut"]
+    assert choice.confirmed
+
+
+def test_seeds_that_a_stopped_study_trained_for_a_leader_that_leads_no_more_do_not_count() -> None:
+    space = a_space(RETAIN, JOINED, seeds=3)
+    history = searched(space, peak(3, "retain"))
+    confirmed(space, history, peak(3, "joined"))
+    best = best_of_graft(space, history)
+    extra = confirmations(space, best["retain"])[2]
+    assert extra.key not in history
+    history[extra.key] = Result(extra, 0.99, 0.01)
+    found = Race(space, history).candidate(best["retain"])
+    assert found is not None
+    assert [r.trial.seed for r in found.results] == [1, 2]
+
+
+def test_finer_cuts_follow_from_the_waves_before_them_whatever_else_was_left_out() -> None:
+    space = a_space(RETAIN, REPLACE)
+    history: dict[str, Result] = {}
+    while (found := next_round(space, history)) is not None and found.name != "finer cuts":
+        history[found.trials[0].key] = Result(found.trials[0], peak(7)(found.trials[0]), 0.5)
+    assert found is not None
+    first, second = [t for t in found.trials if t.configuration == RETAIN]
+    assert (first.cut, second.cut) == (6, 10)
+    history[second.key] = Result(second, 0.99, 0.01)
+    later = next_round(space, history, frozenset({first.key}))
+    assert later is not None
+    assert not [t for t in later.trials if t.configuration == RETAIN]

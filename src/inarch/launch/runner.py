@@ -13,15 +13,8 @@ from inarch.launch.here import TRIAL, Workbench, result_of
 from inarch.launch.progress import Progress, Standing
 from inarch.network.grafts import Configuration
 from inarch.report.words import duration
-from inarch.search.choice import best_of_graft, confirmations, roles, to_confirm
-from inarch.search.rounds import (
-    expected_trials,
-    linear_probes,
-    next_round,
-    search_trial,
-    traditional_grid,
-    with_seed,
-)
+from inarch.search.choice import RACE, Race, confirmations, required, roles
+from inarch.search.rounds import expected_trials, next_round, with_seed
 from inarch.search.space import Result, Space
 from inarch.training.fit import OutOfTimeError, Watch
 from inarch.training.trial import Trial
@@ -97,18 +90,8 @@ class TrialRunner:
         return self._clock.passed() + sum(map(self._costs.seconds, self._missing())) + self._closing()
 
     def _missing(self) -> list[Trial]:
-        """What must be there whatever the limit: one linear probe, one traditional run, one trial of the proposal."""
-        space, history = self.space, self.history
-        first = search_trial(space, space.baseline, 0, history)
-        wanted: dict[str, Trial] = {}
-        for trials in (linear_probes(space), [first, *traditional_grid(space)]):
-            if not any(t.key in history and history[t.key].accuracy >= 0 for t in trials):
-                # After a failure it is the next of the grid; where all have failed nothing more can be done.
-                wanted |= {t.key: t for t in [t for t in trials if t.key not in history][:1]}
-        if not best_of_graft(space, history):
-            trial = space.trial(space.proposal[0], space.cuts(space.proposal[0])[-1])
-            wanted |= {trial.key: trial} if trial.key not in history else {}
-        return list(wanted.values())
+        """What must be there whatever the limit."""
+        return required(self.space, self.history)
 
     def _closing(self) -> float:
         """Seconds for testing one seed of each role, and for writing."""
@@ -117,7 +100,7 @@ class TrialRunner:
 
     def _confirming(self) -> float:
         """Seconds for one confirmation of the most promising candidate and of the two baselines."""
-        first = list(to_confirm(self.space, self.history))[:3]
+        first = list(Race(self.space, self.history).pending())[:3]
         return sum(map(self._costs.seconds, first))
 
     def search(self) -> None:
@@ -133,6 +116,9 @@ class TrialRunner:
                 if self._fits(trial):
                     return trial, found.name
             passed_over |= {trial.key: f"{found.name}: {describe(trial)}" for trial in found.trials}
+        if passed_over:
+            later = expected_trials(self.space, self.history)
+            passed_over = {trial.key: f"search: {describe(trial)}" for trial in later} | passed_over
         self._left_out = passed_over
         return None
 
@@ -144,14 +130,16 @@ class TrialRunner:
         return self._clock.left() > reserve + self._costs.seconds(trial)
 
     def confirm(self) -> None:
-        """Trains the best of each graft and the baselines again, seed by seed, as far as time allows."""
+        """Trains the best of each graft and the baselines in full, seed by seed, as far as time allows."""
         while True:
             passed_over = self._left_out | self._stopped
-            pending = [t for t in to_confirm(self.space, self.history) if t.key not in passed_over]
+            missing = [t for t in self._missing() if t.key not in self._stopped]
+            race = Race(self.space, self.history).pending()
+            pending = [*missing, *(t for t in race if t.key not in passed_over)]
             if not pending:
                 return
             trial = pending[0]
-            if self._clock.left() > self._closing() + self._costs.seconds(trial):
+            if trial in missing or self._clock.left() > self._closing() + self._costs.seconds(trial):
                 self._run(trial, "confirmation")
             else:
                 self._left_out[trial.key] = f"confirmation with seed {trial.seed}: {describe(trial)}"
@@ -167,6 +155,7 @@ class TrialRunner:
             self._stopped[trial.key] = f"{name}, stopped by the time limit: {describe(trial)}"
             return
         self.trained += 1
+        self._left_out.pop(trial.key, None)
         self.history[trial.key] = result
         if result.accuracy >= 0:
             self._costs.learn(before, time.monotonic() - start)
@@ -194,12 +183,15 @@ class TrialRunner:
     def _to_come(self) -> list[Trial]:
         search = [t for t in expected_trials(self.space, self.history) if t.key not in self._left_out]
         found = list({t.key: t for t in roles(self.space, self.history).values()}.values())
-        again = [c for t in found for c in confirmations(self.space, t) if c.key not in self.history]
-        # Before anything is known, a confirmation for each graft and each baseline stands for what will come.
+        again = [c for t in found for c in confirmations(self.space, t)[:RACE] if c.key not in self.history]
+        # Before anything is known, confirmations for each graft and each baseline stand for what will come, as they
+        # do for the seeds that only leaders and baselines get.
         grafts = {t.configuration.graft for t in self.space.proposal}
-        unknown = max(0, len(grafts) + 2 - len(found))
-        stand_in = self.space.trial(self.space.baseline, self.space.stages // 2)
-        again += [with_seed(stand_in, self.space.seed + 1 + n) for n in range(unknown * self.space.seeds)]
+        unknown = max(0, len(grafts) + 2 - len(found)) * min(RACE, self.space.seeds)
+        done = sum(result.trial.seed > self.space.seed + RACE for result in self.history.values())
+        further = max(0, 4 * (self.space.seeds - RACE) - done)
+        stand_in = self.space.trial(self.space.baseline, self.space.stages // 2, in_full=True)
+        again += [with_seed(stand_in, self.space.seed + 1 + n) for n in range(unknown + further)]
         return search + again
 
     def left_out(self) -> list[str]:
@@ -213,7 +205,7 @@ class TrialRunner:
                 f"The time limit ended before {describe(self._missing()[0])}, without which nothing can be compared.",
                 "Call again with a longer --time-limit; what was finished is kept.",
             )
-        if not best_of_graft(self.space, self.history):
+        if Race(self.space, self.history).choice() is None:
             failed = [r for r in self._bench.folder.ledger.records(TRIAL) if r.outcome["status"] == "failed"]
             reason = failed[-1].outcome["reason"] if failed else "none was finished."
             raise DataError(f"No trial of the proposal succeeded: {reason}", "Look at the rates and the data set.")

@@ -1,19 +1,24 @@
 """What a study chooses, and what it compares the choice with.
 
-Candidates are found by the search's one seed; each is then trained again with seeds of its own, and the choice is made
-among those, so that a lucky search result cannot flatter itself.
+Candidates are found by the search's one seed, in a halving search with a part of the epochs; each is then trained in
+full with seeds of its own, and the choice is made among those, so that a lucky search result cannot flatter itself.
+Confirmation is a race: everybody runs with the first seeds, the leaders of both sides and the baselines with all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import final
 
 from inarch.network.grafts import graft_class
-from inarch.search.rounds import History, linear_probes, track_results, traditional_grid, with_seed
+from inarch.search.rounds import History, linear_probes, search_trial, track_results, traditional_trials, with_seed
 from inarch.search.space import Result, Space, Track
 from inarch.training.trial import Trial
+
+# Seeds that every candidate gets, however it does: the least of which a spread can be seen.
+RACE = 2
 
 
 @dataclass(frozen=True)
@@ -48,80 +53,170 @@ def confirmations(space: Space, trial: Trial) -> list[Trial]:
 
 
 def best_of_graft(space: Space, history: History) -> dict[str, Trial]:
-    """The best trial that the search found for each graft of the proposal."""
+    """The best that the search found for each graft of the proposal, as a trial with all epochs."""
     return {
-        graft: best
+        graft: space.in_full(best.trial)
         for graft in dict.fromkeys(track.configuration.graft for track in space.proposal)
         if (best := _best([t for t in space.proposal if t.configuration.graft == graft], space, history))
     }
 
 
 def roles(space: Space, history: History) -> dict[str, Trial]:
-    """The trials that a report speaks of by role, but for the choice; roles without a finished trial are absent."""
+    """What a report speaks of by role, but for the choice, as trials with all epochs; absent where nothing was found.
+
+    Whether a role was trained with all epochs already is for `candidate` to say.
+    """
     found = {f"{graft}_best_cut": trial for graft, trial in best_of_graft(space, history).items()}
     replacing = [t for t in space.tracks if not graft_class(t.configuration.graft).keeps_layer]
-    for role, trial in (
+    for role, best in (
         ("replace_best_cut", _best(replacing, space, history)),
-        ("traditional", _best_trial(traditional_grid(space), history)),
-        ("linear_probe", _best_trial(linear_probes(space), history)),
+        ("traditional", _best_result(_done(traditional_trials(space, history), history), space, history)),
+        ("linear_probe", _best_result(_done(linear_probes(space), history), space, history)),
     ):
-        if trial is not None:
-            found[role] = trial
+        if best is not None:
+            found[role] = space.in_full(best.trial)
     return found
 
 
-def candidate(space: Space, history: History, trial: Trial) -> Candidate:
-    """The trial with what confirmed it so far."""
-    tried = [r for t in confirmations(space, trial) if (r := history.get(t.key))]
+def candidate(space: Space, history: History, trial: Trial, seeds: int | None = None) -> Candidate | None:
+    """The trial with what was trained of it with all epochs, with its first `seeds` (all); None where nothing was."""
+    tried = [r for t in confirmations(space, trial)[:seeds] if (r := history.get(t.key))]
     found = tuple(r for r in tried if r.accuracy >= 0)
+    own = history.get(trial.key)
+    if not found and (own is None or own.accuracy < 0):
+        return None
     return Candidate(trial, found or (history[trial.key],), bool(found), len(tried) - len(found))
 
 
-def best_candidate(space: Space, history: History, trials: list[Trial]) -> Candidate | None:
-    """The best by validation, over the confirmation seeds that all candidates have.
+@final
+class Race:
+    """Who is trained again how often: two seeds for everybody, all for the baselines and for those that lead.
 
-    Where time was too short to confirm all, the search's own result counts as well, or the choice would fall on what is
-    cheap to train again.
+    The race is run anew from the results each time, seed by seed: what a study that was stopped trained beyond that,
+    when others led, does not count.
     """
-    candidates = [candidate(space, history, trial) for trial in trials]
-    if not candidates:
-        return None
-    if all(c.confirmed for c in candidates):
-        common = set.intersection(*(c.seeds for c in candidates))
-        return max(candidates, key=lambda c: c.merit(common))
 
-    def all_that_is_known(c: Candidate) -> tuple[int, float, float, int]:
-        results = {r.trial.key: r for r in (history[c.trial.key], *c.results)}
-        known = replace(c, results=tuple(results.values()))
-        return known.merit(known.seeds)
+    def __init__(self, space: Space, history: History) -> None:
+        self._space, self._history = space, history
+        self.roles = roles(space, history)
+        self._grafts = best_of_graft(space, history)
+        baselines = [self.roles[role] for role in ("traditional", "linear_probe") if role in self.roles]
+        promising = sorted(self._grafts.values(), key=_promise(space, history), reverse=True)
+        self._runners = _distinct([*promising[:1], *baselines, *promising[1:], *self.roles.values()])
+        self._seeds = {t.key: min(RACE, space.seeds) for t in self._runners}
+        self._seeds |= {t.key: space.seeds for t in baselines}
+        while not any(self.pending()) and (behind := [t for t in self._leaders() if self._seeds[t.key] < space.seeds]):
+            self._seeds[behind[0].key] += 1
 
-    return max(candidates, key=all_that_is_known)
+    def pending(self) -> Iterator[Trial]:
+        """What is to be trained next: seed by seed, within a seed the most promising first and the baselines early."""
+        for number in range(self._space.seeds):
+            for trial in self._runners:
+                if number < self._seeds[trial.key]:
+                    again = confirmations(self._space, trial)[number]
+                    if again.key not in self._history:
+                        yield again
+
+    def candidate(self, trial: Trial) -> Candidate | None:
+        """What stands behind one of the roles; None where nothing was trained of it with all epochs."""
+        return candidate(self._space, self._history, trial, self._seeds[trial.key])
+
+    def choice(self) -> Candidate | None:
+        """The best among the best of each graft of the proposal."""
+        return self._best(self._grafts.values())
+
+    def sides(self) -> tuple[Candidate | None, Candidate | None]:
+        """The best that keeps the classification layer, and the best that replaces it."""
+        kept, replaced = (
+            [t for t in self.roles.values() if graft_class(t.configuration.graft).keeps_layer is keeps]
+            for keeps in (True, False)
+        )
+        return self._best(kept), self._best(replaced)
+
+    def _leaders(self) -> list[Trial]:
+        return [c.trial for c in (self.choice(), *self.sides()) if c is not None]
+
+    def _best(self, trials: Iterable[Trial]) -> Candidate | None:
+        """The best by validation: once all have run two seeds, over all that each has, before over common ones.
+
+        Where time was too short to confirm all, the search's own result counts as well, or the choice would fall on
+        what is cheap to train again.
+        """
+        candidates = [found for trial in trials if (found := self.candidate(trial))]
+        if not candidates:
+            return None
+        if all(c.confirmed for c in candidates):
+            finished = all(len(c.results) + c.failed >= min(RACE, self._space.seeds) for c in candidates)
+            common = set.intersection(*(c.seeds for c in candidates))
+            return max(candidates, key=lambda c: c.merit(c.seeds if finished else common))
+
+        def all_that_is_known(c: Candidate) -> tuple[int, float, float, int]:
+            own = self._history.get(c.trial.key)
+            results = {r.trial.key: r for r in (*([own] if own and own.accuracy >= 0 else []), *c.results)}
+            known = replace(c, results=tuple(results.values()))
+            return known.merit(known.seeds)
+
+        return max(candidates, key=all_that_is_known)
 
 
-def choose(space: Space, history: History) -> Candidate | None:
-    """The choice: the best candidate among the best of each graft of the proposal."""
-    return best_candidate(space, history, list(best_of_graft(space, history).values()))
+def required(space: Space, history: History) -> list[Trial]:
+    """The next trials without which a study has nothing to say: all epochs of the traditional, of a linear probe, of
+    a trial of the proposal.
 
-
-def to_confirm(space: Space, history: History) -> Iterator[Trial]:
-    """Confirmations that are not done, seed by seed; within a seed the most promising first, baselines early."""
+    After a failure it is the next of the grid; where all have failed nothing more can be done.
+    """
     found = roles(space, history)
-    promising = sorted(best_of_graft(space, history).values(), key=lambda t: history[t.key].merit, reverse=True)
-    baselines = [found[role] for role in ("traditional", "linear_probe") if role in found]
-    order = [*promising[:1], *baselines, *promising[1:], *found.values()]
-    distinct = list({trial.key: trial for trial in order}.values())
-    for number in range(space.seeds):
-        for trial in distinct:
-            again = confirmations(space, trial)[number]
-            if again.key not in history:
-                yield again
+    wanted: list[Trial] = []
+    for role, grid in (("linear_probe", linear_probes(space)), ("traditional", traditional_trials(space, history))):
+        if role in found:
+            # Another one may have done better in the meantime: it is that one that must be there.
+            if candidate(space, history, found[role]) is None:
+                wanted += [t for t in confirmations(space, found[role]) if t.key not in history][:1]
+        else:
+            wanted += _with_all_epochs(space, [t for t in grid if t.key not in history][:1])
+    best = best_of_graft(space, history)
+    if not best:
+        first = search_trial(space, space.proposal[0], space.cuts(space.proposal[0])[-1], history)
+        wanted += _with_all_epochs(space, [first] if first.key not in history else [])
+    elif not any(candidate(space, history, trial) for trial in best.values()):
+        promising = max(best.values(), key=_promise(space, history))
+        wanted += [t for t in confirmations(space, promising) if t.key not in history][:1]
+    return _distinct(wanted)
 
 
-def _best(tracks: list[Track], space: Space, history: History) -> Trial | None:
-    results = [r for track in tracks for r in track_results(track, space, history)]
-    return max(results, key=lambda r: r.merit).trial if results else None
+def _with_all_epochs(space: Space, trials: list[Trial]) -> list[Trial]:
+    """Trials of the search, each with what makes a candidate of it."""
+    short = [t for t in trials if t.settings != space.settings]
+    return [*trials, *(confirmations(space, space.in_full(t))[0] for t in short)]
 
 
-def _best_trial(trials: list[Trial], history: History) -> Trial | None:
-    results = [r for t in trials if (r := history.get(t.key)) and r.accuracy >= 0]
-    return max(results, key=lambda r: r.merit).trial if results else None
+def _best(tracks: list[Track], space: Space, history: History) -> Result | None:
+    found = [r for track in tracks for r in track_results(track, space, history)]
+    if space.baseline in tracks:
+        # Traditional fine-tuning is one of its trials, and has further rates tried.
+        found += _done(traditional_trials(space, history), history)
+    return _best_result(found, space, history)
+
+
+def _done(trials: list[Trial], history: History) -> list[Result]:
+    return [history[t.key] for t in trials if t.key in history]
+
+
+def _best_result(results: Iterable[Result], space: Space, history: History) -> Result | None:
+    """The best by the search, but for those that could not be trained in full with any seed."""
+
+    def hopeless(trial: Trial) -> bool:
+        again = confirmations(space, trial)
+        return all(t.key in history for t in again) and candidate(space, history, trial) is None
+
+    usable = [r for r in results if r.accuracy >= 0 and not hopeless(space.in_full(r.trial))]
+    return max(usable, key=lambda r: r.merit, default=None)
+
+
+def _promise(space: Space, history: History) -> Callable[[Trial], tuple[float, float, int]]:
+    """What the search thought of a trial with all epochs."""
+    return lambda trial: history[replace(trial, settings=space.search_settings).key].merit
+
+
+def _distinct(trials: Iterable[Trial]) -> list[Trial]:
+    return list({trial.key: trial for trial in trials}.values())

@@ -3,15 +3,19 @@
 probes       every track at its deepest cut, where only new layers train, at multiples of the rate that the range
              test found, of which the best is kept; the linear probe's rates
 traditional  one traditional fine-tuning of all layers
-coarse       every track at a few cuts over the whole depth, old layers at a tenth of the new layers' rate
-rates        the other ratios of old to new rate, at each track's best cut; the same for the traditional one
-finer        cuts half-way between a track's best cut and its tried neighbours, until the neighbours are tried;
-             the traditional one's further rates
+coarse       the leading tracks, of each graft the one that probed best, at a few cuts over the whole depth, old layers
+             at a tenth of the new layers' rate; the other tracks at their deepest cut
+rates        the contenders, the best track that keeps the layer and the best that replaces it, with the other ratios
+             of old to new rate at their best cuts; the same for the traditional one
+finer        the contenders at cuts half-way between the best cut and its tried neighbours, until the neighbours are
+             tried; the traditional one's further rates
+
+An exhaustive search thins nothing out: all tracks lead and contend, at every cut.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from inarch.network.grafts import graft_class
@@ -31,7 +35,11 @@ class Round:
 
 
 def next_round(space: Space, history: History, left_out: frozenset[str] = frozenset()) -> Round | None:
-    """The first round with trials that are neither done nor left out (keys of trials), or None when all is searched."""
+    """The first round with trials that are not done, or None when all is searched.
+
+    Trials that are left out (their keys) are not proposed, and no round begins before those ahead of it are finished:
+    what it would propose might not be what it proposes then, and a study must not depend on where a limit stopped it.
+    """
     rounds: tuple[tuple[str, Callable[[Space, History], Iterator[Trial]]], ...] = (
         ("probes", probes),
         ("traditional", traditional),
@@ -40,10 +48,10 @@ def next_round(space: Space, history: History, left_out: frozenset[str] = frozen
         ("finer cuts", finer),
     )
     for name, make in rounds:
-        wanted = {trial.key: trial for trial in make(space, history)}
-        pending = tuple(trial for key, trial in wanted.items() if key not in history and key not in left_out)
-        if pending:
-            return Round(name, pending)
+        wanted = {trial.key: trial for trial in make(space, history) if trial.key not in history}
+        if wanted:
+            pending = tuple(trial for key, trial in wanted.items() if key not in left_out)
+            return Round(name, pending) if pending else None
     return None
 
 
@@ -51,7 +59,7 @@ def probes(space: Space, history: History) -> Iterator[Trial]:
     yield linear_probes(space)[0]
     for multiple in MULTIPLES:
         for track in space.tracks:
-            yield space.trial(track, space.cuts(track)[-1], multiple=multiple)
+            yield space.probe(track, multiple)
     yield from linear_probes(space)
 
 
@@ -61,60 +69,89 @@ def traditional(space: Space, history: History) -> Iterator[Trial]:
 
 def coarse(space: Space, history: History) -> Iterator[Trial]:
     # Depth by depth rather than track by track: a study that is cut short has compared all tracks alike.
-    ladders = [[(track, cut) for cut in space.coarse_cuts(track)] for track in ordered_tracks(space, history)]
+    ladders = [[(track, cut) for cut in space.coarse_cuts(track)] for track in leading_tracks(space, history)]
     for depth in range(max(map(len, ladders))):
         for ladder in ladders:
             if depth < len(ladder):
                 yield search_trial(space, *ladder[depth], history)
+    for track in ordered_tracks(space, history):
+        yield search_trial(space, track, space.cuts(track)[-1], history)
 
 
 def rates(space: Space, history: History) -> Iterator[Trial]:
     for ratio in RATIOS[1:]:
         yield search_trial(space, space.baseline, 0, history, ratio)
-        for track in ordered_tracks(space, history):
+        for track in contenders(space, history):
             cut = best_trained_cut(space, track, history)
             if cut is not None:
                 yield search_trial(space, track, cut, history, ratio)
 
 
 def finer(space: Space, history: History) -> Iterator[Trial]:
-    for track in ordered_tracks(space, history):
+    for track in contenders(space, history):
         if track.cuts is None:
-            ratio = best_ratio(space, track, history)
-            for cut in neighbours(space, track, history):
-                yield search_trial(space, track, cut, history, ratio)
-    yield from traditional_grid(space)
+            yield from finer_cuts(space, track, history)
+    yield from traditional_trials(space, history)
+
+
+def finer_cuts(space: Space, track: Track, history: History) -> Iterator[Trial]:
+    """Wave after wave from the coarse cuts on, each from the results of all before it and of nothing else."""
+    coarse_cuts, ratio = space.coarse_cuts(track), best_ratio(space, track, history)
+    known = [r for r in track_results(track, space, history) if r.trial.cut in coarse_cuts]
+    while wave := [search_trial(space, track, cut, history, ratio) for cut in neighbours(known)]:
+        yield from wave
+        if any(trial.key not in history for trial in wave):
+            return
+        known += [history[trial.key] for trial in wave]
 
 
 def search_trial(space: Space, track: Track, cut: int, history: History, ratio: float = RATIOS[0]) -> Trial:
     """A trial of a track at its own multiple of the range test's rate: the one that did best at its deepest cut."""
-    deepest = space.cuts(track)[-1]
+    return space.trial(track, cut, ratio=ratio, multiple=best_multiple(space, track, history))
+
+
+def best_multiple(space: Space, track: Track, history: History) -> float:
+    """The multiple of the range test's rate that probed best."""
     found = [
         (result.merit, multiple) for multiple in MULTIPLES
-        if (result := history.get(space.trial(track, deepest, multiple=multiple).key))
+        if (result := history.get(space.probe(track, multiple).key))
     ]  # fmt: skip
-    best = max(found, key=lambda pair: pair[0])[1] if found else MULTIPLES[0]
-    return space.trial(track, cut, ratio=ratio, multiple=best)
+    return max(found, key=lambda pair: pair[0])[1] if found else MULTIPLES[0]
 
 
 def linear_probes(space: Space) -> list[Trial]:
     """Replace without harmonising, only the new classifier trained, at several rates."""
-    deepest = space.deepest(space.baseline.configuration)
-    return [space.trial(space.baseline, deepest, multiple=multiple) for multiple in PROBE_MULTIPLES]
+    return [space.probe(space.baseline, multiple) for multiple in PROBE_MULTIPLES]
 
 
 def traditional_grid(space: Space) -> list[Trial]:
-    """Traditional fine-tuning of all layers at every pair of rates: about as many trials as one track gets."""
+    """Traditional fine-tuning of all layers at every pair of rates, as the search trains it."""
     return [space.trial(space.baseline, 0, ratio=ratio, multiple=m) for m in MULTIPLES for ratio in RATIOS]
 
 
+def traditional_trials(space: Space, history: History) -> list[Trial]:
+    """Traditional fine-tuning with every ratio at the multiple that probed best, then at the other multiples with the
+    ratio that did best: as much work as one track gets. In an exhaustive search, the whole grid.
+    """
+    if space.exhaustive:
+        return traditional_grid(space)
+    tried = [search_trial(space, space.baseline, 0, history, ratio) for ratio in RATIOS]
+    found = [(result.merit, ratio) for t, ratio in zip(tried, RATIOS, strict=True) if (result := history.get(t.key))]
+    ratio = max(found, key=lambda pair: pair[0])[1] if found else RATIOS[0]
+    return [*tried, *(space.trial(space.baseline, 0, ratio=ratio, multiple=multiple) for multiple in MULTIPLES)]
+
+
 def track_results(track: Track, space: Space, history: History) -> list[Result]:
-    """Finished trials of the search that belong to a track, at cuts that it may stand at."""
+    """Finished trials of the search that belong to a track, at cuts that it may stand at and at the rate that probed
+    best, all with the same epochs.
+    """
     cuts = space.cuts(track)
+    rate = search_trial(space, track, cuts[-1], history).new_layer_learning_rate
     return [
         r for r in history.values()
         if (r.trial.configuration, r.trial.method) == (track.configuration, track.method)
-        and r.trial.seed == space.seed and r.trial.cut in cuts and r.accuracy >= 0
+        and r.trial.seed == space.seed and r.trial.settings == space.search_settings
+        and r.trial.new_layer_learning_rate == rate and r.trial.cut in cuts and r.accuracy >= 0
     ]  # fmt: skip
 
 
@@ -126,7 +163,7 @@ def ordered_tracks(space: Space, history: History) -> list[Track]:
     """
 
     def probe(track: Track) -> float:
-        result = history.get(search_trial(space, track, space.cuts(track)[-1], history).key)
+        result = history.get(space.probe(track, best_multiple(space, track, history)).key)
         return result.accuracy if result else -1.0
 
     best_first = sorted(
@@ -138,6 +175,29 @@ def ordered_tracks(space: Space, history: History) -> list[Track]:
         graft = track.configuration.graft
         place[track] = rank[graft] = rank.get(graft, -1) + 1
     return sorted(best_first, key=lambda track: place[track])
+
+
+def leading_tracks(space: Space, history: History) -> list[Track]:
+    """Of every graft the track that probed best, and the baseline, in their order; all in an exhaustive search."""
+    tracks = ordered_tracks(space, history)
+    first = {track.configuration.graft: track for track in reversed(tracks)}
+    return [t for t in tracks if space.exhaustive or t == space.baseline or t in first.values()]
+
+
+def contenders(space: Space, history: History) -> list[Track]:
+    """The best leading track that keeps the layer and the best that replaces it; all in an exhaustive search.
+
+    Both sides of the question whether keeping the layer pays get the same effort; the rest is left as it is.
+    """
+    tracks = leading_tracks(space, history)
+    if space.exhaustive:
+        return tracks
+
+    def merit(track: Track) -> tuple[float, float, int]:
+        return max((r.merit for r in track_results(track, space, history)), default=(-1.0, 0.0, 0))
+
+    sides = [[t for t in tracks if graft_class(t.configuration.graft).keeps_layer is keeps] for keeps in (True, False)]
+    return [max(side, key=merit) for side in sides if side]
 
 
 def best_trained_cut(space: Space, track: Track, history: History) -> int | None:
@@ -162,9 +222,8 @@ def best_ratio(space: Space, track: Track, history: History) -> float:
     return max(found, key=lambda pair: pair[0])[1] if found else RATIOS[0]
 
 
-def neighbours(space: Space, track: Track, history: History) -> list[int]:
+def neighbours(results: Sequence[Result]) -> list[int]:
     """Cuts half-way between the best cut and the nearest tried ones on either side."""
-    results = track_results(track, space, history)
     if not results:
         return []
     best = max(results, key=lambda r: r.merit).trial.cut

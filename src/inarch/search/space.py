@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from inarch.network.grafts import Configuration, graft_class
 from inarch.training.trial import TrainingSettings, Trial
@@ -17,6 +19,14 @@ MULTIPLES = (1.0, 1 / 3, 3.0)
 PROBE_MULTIPLES = (*MULTIPLES, 1 / 10, 10.0)
 
 TRADITIONAL = Configuration("replace", "none")
+
+# How a study searches. Both compare everything with one seed and confirm the best with seeds of their own:
+# halving      with a part of the epochs (successive halving: Jamieson and Talwalkar, AISTATS 2016, arXiv 1502.07943);
+#              first the variants of a graft are thinned out, then the grafts, and the best is trained in full
+# exhaustive   with all epochs, every track at every cut: what shorter searches are judged by
+SEARCHES = ("halving", "exhaustive")
+# A trial of the halving search has one part in this many of the epochs.
+PARTS = 4
 
 
 @dataclass(frozen=True)
@@ -59,10 +69,22 @@ class Space:
     rates: Mapping[Configuration, float]
     seed: int = 0
     seeds: int = 3
+    search: str = "halving"
     # The search asks for the same few trials, and their keys, again and again.
-    _trials: dict[tuple[Track, int, float, float], Trial] = field(
+    _trials: dict[tuple[Track, int, float, float, bool], Trial] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+
+    @property
+    def exhaustive(self) -> bool:
+        return self.search == "exhaustive"
+
+    @cached_property
+    def search_settings(self) -> TrainingSettings:
+        """Those of the search's own trials: with fewer epochs where it is a halving one."""
+        if self.exhaustive:
+            return self.settings
+        return replace(self.settings, epochs=math.ceil(self.settings.epochs / PARTS))
 
     @property
     def baseline(self) -> Track:
@@ -84,22 +106,40 @@ class Space:
         return tuple(every) if track.cuts is None else tuple(k for k in every if k in track.cuts)
 
     def coarse_cuts(self, track: Track) -> tuple[int, ...]:
-        """The cuts that are looked at first, in this order; all of them where the track is restricted.
+        """The cuts that are looked at first, in this order; all where the track is restricted or the search exhaustive.
 
         The shallowest comes first, for every track to be seen beside traditional fine-tuning, which has it too; then
         from the deepest, which is the cheapest, upwards.
         """
         cuts = self.cuts(track)
-        if track.cuts is None:
+        if track.cuts is None and not self.exhaustive:
             deepest = cuts[-1]
             cuts = tuple(sorted({round(deepest * quarter / 4) for quarter in range(5)}))
         return (cuts[0], *cuts[:0:-1])
 
-    def trial(self, track: Track, cut: int, *, ratio: float = RATIOS[0], multiple: float = 1.0) -> Trial:
-        """The search's trial of a track at a cut; where no old layer trains the ratio means nothing and is left out."""
-        wanted = (track, cut, ratio, multiple)
+    def trial(
+        self, track: Track, cut: int, *, ratio: float = RATIOS[0], multiple: float = 1.0, in_full: bool = False
+    ) -> Trial:
+        """The search's trial of a track at a cut, `in_full` with all epochs whatever the search.
+
+        Where no old layer trains the ratio means nothing and is left out.
+        """
+        wanted = (track, cut, ratio, multiple, in_full)
         if wanted not in self._trials:
             new = float(f"{self.rates[track.configuration] * multiple:.6g}")
             old = float(f"{new * ratio:.6g}") if cut < self.deepest(track.configuration) else 0.0
-            self._trials[wanted] = Trial(track.configuration, cut, track.method, old, new, self.seed, self.settings)
+            settings = self.settings if in_full else self.search_settings
+            self._trials[wanted] = Trial(track.configuration, cut, track.method, old, new, self.seed, settings)
         return self._trials[wanted]
+
+    def in_full(self, trial: Trial) -> Trial:
+        """A trial of the search with all epochs: what is confirmed, tested and delivered."""
+        return replace(trial, settings=self.settings)
+
+    def probe(self, track: Track, multiple: float) -> Trial:
+        """The trial that stands for a track before any other: at its deepest cut.
+
+        Where only new layers train, which takes seconds, it has all epochs.
+        """
+        deepest = self.cuts(track)[-1]
+        return self.trial(track, deepest, multiple=multiple, in_full=deepest == self.deepest(track.configuration))
