@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as reference
 
 from inarch.data import Augmentation, Pixels, Views, centre_crop, evaluation_batch
-from inarch.data.views import jitter_colours, resize
+from inarch.data.views import jitter_colours, mirrored, resize
 from inarch.errors import UsageError
 
 from .conftest import Picture
@@ -90,24 +92,28 @@ def test_no_global_random_state_is_touched_or_used(pixels: Pixels) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_batches_are_contiguous_float32_of_the_wanted_shape(channels: int, pixels: Pixels) -> None:
+def test_batches_are_float32_of_the_wanted_shape_with_the_channels_last_in_memory(
+    channels: int, pixels: Pixels
+) -> None:
     views = Views(pixels, DIGESTS, Input(channels=channels, mean=(0.5,) * channels, std=(0.2,) * channels))
     for batch in (views.training(ROWS, 0), views.evaluation(ROWS), views.training(ROWS[:0], 0)):
         assert batch.shape[1:] == (channels, 24, 32)
         assert batch.dtype == torch.float32
-        assert batch.is_contiguous()
+        assert batch.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("factors", [(1.0, 1.0, 1.0), (0.6, 1.3, 0.8), (1.4, 0.5, 1.4), (1.2, 1.2, 0.0)])
+@pytest.mark.parametrize(
+    "factors", [(1.0, 1.0, 1.0), (0.6, 1.3, 0.8), (1.4, 0.5, 1.4), (1.2, 1.2, 0.0), (0.7, 0.8, 0.5)]
+)
 def test_colours_are_jittered_by_torchvisions_formulas(factors: tuple[float, float, float], picture: Picture) -> None:
     image = picture(4, 30, 40)
-    values = image.transpose(2, 0, 1).astype(np.float32)
+    values = image.astype(np.float32)
     jitter_colours(values, factors)
     expected = torch.from_numpy(image).permute(2, 0, 1).double() / 255
     expected = reference.adjust_contrast(expected, factors[0])
     expected = reference.adjust_brightness(expected, factors[1])
     expected = reference.adjust_saturation(expected, factors[2])
-    np.testing.assert_allclose(values / 255, expected.numpy(), atol=2e-6)
+    np.testing.assert_allclose(values.transpose(2, 0, 1) / 255, expected.numpy(), atol=2e-6)
 
 
 def test_evaluation_is_the_normalised_centre(pixels: Pixels) -> None:
@@ -170,6 +176,43 @@ def test_bytes_are_resized_like_pillow(picture: Picture) -> None:
         ours = resize(image, 20, 30, interpolation).astype(int)
         theirs = np.asarray(Image.fromarray(image).resize((30, 20), Image.Resampling[interpolation.upper()]))
         assert np.abs(ours - theirs).max() <= 2
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 7), (224, 224), (300, 11000)])
+def test_mirrored_is_right_to_left(size: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(mirrored(image), image[:, ::-1])
+
+
+def test_a_thread_that_makes_views_gets_no_team_of_pytorchs_threads(
+    threads: Callable[[int], None], picture: Picture
+) -> None:
+    # They would spin beside those of training.
+    threads(2)
+    image, added = picture(3, 300, 300), []
+
+    def work() -> None:
+        before = set(os.listdir("/proc/self/task"))
+        mirrored(resize(image, 256, 256, "bilinear"))
+        added.extend(set(os.listdir("/proc/self/task")) - before)
+
+    thread = Thread(target=work)
+    thread.start()
+    thread.join()
+    assert not added
+
+
+def test_an_error_in_one_image_is_raised_and_leaves_no_thread(
+    monkeypatch: pytest.MonkeyPatch, pixels: Pixels, threads: Callable[[int], None]
+) -> None:
+    threads(3)
+
+    def broken(*_: object) -> None:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr("inarch.data.views.resize", broken)
+    with pytest.raises(OSError, match="the disk is gone"):
+        Views(pixels, DIGESTS, Input()).training(ROWS, 0)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import Any, Protocol, final
 
 import numpy as np
 import torch
@@ -29,6 +29,8 @@ _GREY = (0.2989, 0.587, 0.114)
 _TRIES = 10
 # Two of each try, two for the place, one for the flip, three for the colours.
 _DRAWS = 2 * _TRIES + 6
+# PyTorch divides the work on more values than these between threads.
+_FEW_VALUES = 32768
 
 Bytes = NDArray[np.uint8]
 Factors = tuple[float, float, float]
@@ -91,7 +93,7 @@ class Views:
         self._augmentation = augmentation or Augmentation()
 
     def training(self, rows: NDArray[np.int64], view: int) -> Tensor:
-        """View number `view` (0 or more) of the images: float32 [rows, channels, height, width], normalised.
+        """View number `view` (0 or more): float32 [rows, channels, height, width], normalised, channels last in memory.
 
         The same row and view give the same bits in any batch, order and number of threads.
         """
@@ -103,7 +105,7 @@ class Views:
         return _batch(make, len(rows), self._geometry)
 
     def evaluation(self, rows: NDArray[np.int64]) -> Tensor:
-        """The centres of the images: float32 [rows, channels, height, width], normalised."""
+        """The centres of the images: float32 [rows, channels, height, width], normalised, channels last in memory."""
         return evaluation_batch([self._pixels[int(row)] for row in rows], self._geometry)
 
     def _uniform(self, rows: NDArray[np.int64], view: int) -> NDArray[np.float64]:
@@ -136,7 +138,7 @@ class Views:
         top, left = int(place[0] * (height - crop_height + 1)), int(place[1] * (width - crop_width + 1))
         crop = image[top : top + crop_height, left : left + crop_width]
         resized = resize(crop, geometry.height, geometry.width, geometry.interpolation)
-        return resized[:, ::-1] if uniform[2 * _TRIES + 2] < augmentation.flip else resized
+        return mirrored(resized) if uniform[2 * _TRIES + 2] < augmentation.flip else resized
 
 
 def _crop_size(height: int, width: int, uniform: NDArray[np.float64], augmentation: Augmentation) -> tuple[int, int]:
@@ -156,75 +158,122 @@ def resize(image: Bytes, height: int, width: int, interpolation: str) -> Bytes:
     """Resize uint8 [H, W, 3] to uint8 [height, width, 3] with antialiasing."""
     image = np.ascontiguousarray(image)
     if interpolation not in ("bilinear", "bicubic"):
-        return np.asarray(Image.fromarray(image).resize((width, height), resampling(interpolation)))
-    # On bytes with the channels last PyTorch takes half of Pillow's time, for the same pixels but for rounding.
-    batch = torch.from_numpy(image).permute(2, 0, 1).unsqueeze(0)
-    resized = interpolate(batch, size=(height, width), mode=interpolation, antialias=True)
+        return np.array(Image.fromarray(image).resize((width, height), resampling(interpolation)))
+    # On bytes with the channels last PyTorch takes a quarter of Pillow's time, for the same pixels but for rounding.
+    resized = interpolate(_channels_last(image), size=(height, width), mode=interpolation, antialias=True)
     return resized[0].permute(1, 2, 0).numpy()
 
 
+def mirrored(image: Bytes) -> Bytes:
+    """Contiguous uint8 [H, W, 3] from right to left, as a copy."""
+    # PyTorch is five times as fast as NumPy at this. It is given few rows at a time, for with more it would start
+    # threads of its own for each thread that makes views.
+    step = max(1, _FEW_VALUES // (image.shape[1] * image.shape[2]))
+    out = np.empty_like(image)
+    for top in range(0, len(image), step):
+        rows = _channels_last(image[top : top + step])
+        out[top : top + step] = rows.flip(3)[0].permute(1, 2, 0).numpy()
+    return out
+
+
+def _channels_last(image: Bytes) -> Tensor:
+    """Contiguous [H, W, 3] as a batch of one [1, 3, H, W] on the same memory.
+
+    PyTorch reshapes it: with the strides that NumPy or `unsqueeze` give to a side of one, it would take the batch for
+    one with the channels first, and give such a one back.
+    """
+    return torch.from_numpy(image).reshape(1, *image.shape).permute(0, 3, 1, 2)
+
+
 def evaluation_batch(images: Sequence[Bytes], geometry: Geometry) -> Tensor:
-    """The centres of uint8 [H, W, 3] images as float32 [images, channels, height, width], normalised."""
+    """The centres of uint8 [H, W, 3] images as float32 [images, channels, height, width], normalised, channels last."""
     return _batch(
         lambda place: (centre_crop(images[place], geometry.height, geometry.width), None), len(images), geometry
     )
 
 
 def _batch(make: Callable[[int], tuple[Bytes, Factors | None]], count: int, geometry: Geometry) -> Tensor:
-    """Stack what `make` gives for 0 to count - 1, on as many threads as PyTorch may use.
+    """What `make` gives for 0 to count - 1 as one batch, channels last, on as many threads as PyTorch may use.
 
     An image passes through all operations before the next one, in NumPy: it stays in the processor's cache, and no
-    result depends on how PyTorch would divide a batch between threads.
+    result depends on how PyTorch would divide a batch between threads. Bytes and batch have the same order in memory,
+    in which networks run fastest: nothing is transposed on the way.
     """
-    out = torch.empty(count, geometry.channels, geometry.height, geometry.width)
-    planes = out.numpy()
-    mean = [255 * value for value in geometry.mean]
-    scale = [1 / (255 * value) for value in geometry.std]
-    workers = max(1, min(torch.get_num_threads(), count))
+    out = torch.empty((count, geometry.channels, geometry.height, geometry.width), memory_format=torch.channels_last)
+    pixels = out.permute(0, 2, 3, 1).numpy()
+    # One row of the image long, so that a whole row and not three channels at a time are worked on.
+    centre = np.tile(np.array([255 * value for value in geometry.mean], dtype=np.float32), geometry.width)
+    factor = np.tile(np.array([1 / (255 * value) for value in geometry.std], dtype=np.float32), geometry.width)
 
-    def share(first: int) -> None:
-        for place in range(first, count, workers):
-            image, factors = make(place)
-            values = np.ascontiguousarray(image.transpose(2, 0, 1)).astype(np.float32)
-            if factors is not None:
-                jitter_colours(values, factors)
-            if geometry.channels == 1:
-                values = _grey(values)[np.newaxis]
-            for plane, value, centre, factor in zip(planes[place], values, mean, scale, strict=True):
-                np.subtract(value, np.float32(centre), out=plane)
-                plane *= np.float32(factor)
+    def fill(place: int) -> None:
+        image, factors = make(place)
+        target = pixels[place]
+        values = target if geometry.channels == 3 else np.empty(image.shape, dtype=np.float32)
+        np.copyto(_in_rows(values), _in_rows(image))
+        if factors is not None:
+            jitter_colours(values, factors)
+        if geometry.channels == 1:
+            values = _grey(values)[..., np.newaxis]
+        rows = _in_rows(target)
+        np.subtract(_in_rows(values), centre, out=rows)
+        rows *= factor
 
-    if workers == 1:
-        share(0)
-    else:
-        with ThreadPoolExecutor(workers, thread_name_prefix="views") as pool:
-            list(pool.map(share, range(workers)))
+    _on_all_threads(fill, count)
     return out
 
 
-def jitter_colours(values: NDArray[np.float32], factors: Factors) -> None:
-    """Multiply contrast, brightness and saturation, in this order, of float32 [3, H, W] from 0 to 255, in place.
+def _in_rows(image: NDArray[Any]) -> NDArray[Any]:
+    """[H, W, C] as [H, W * C], without a copy."""
+    return image.reshape(image.shape[0], -1)
 
-    The formulas are those of torchvision's `adjust_contrast`, `adjust_brightness` and `adjust_saturation`.
+
+def _on_all_threads(work: Callable[[int], None], count: int) -> None:
+    """Calls `work` with 0 to count - 1; this thread works too, so that one fewer need be started."""
+    places = iter(range(count))
+
+    def share() -> None:
+        for place in places:
+            work(place)
+
+    others = min(torch.get_num_threads(), count) - 1
+    if others < 1:
+        share()
+        return
+    with ThreadPoolExecutor(others, thread_name_prefix="views") as pool:
+        shares = [pool.submit(share) for _ in range(others)]
+        share()
+        for future in shares:
+            future.result()
+
+
+def jitter_colours(values: NDArray[np.float32], factors: Factors) -> None:
+    """Multiply contrast, brightness and saturation, in this order, of contiguous float32 [H, W, 3] from 0 to 255.
+
+    In place. The formulas are those of torchvision's `adjust_contrast`, `adjust_brightness` and `adjust_saturation`.
     """
     contrast, brightness, saturation = factors
-    # Sums along a row of whole numbers are exact in float32, so no order of summing can show in the result.
-    sums = values.sum(axis=2).sum(axis=1, dtype=np.float64)
-    grey = float(np.dot(sums, _GREY)) / (values.shape[1] * values.shape[2])
-    # clamp(clamp(c x + (1 - c) grey, 0, 255) b, 0, 255) in one step.
-    values *= np.float32(contrast * brightness)
-    values += np.float32((1 - contrast) * grey * brightness)
-    np.clip(values, np.float32(0), np.float32(min(255.0, 255 * brightness)), out=values)
+    rows = _in_rows(values)
+    # Sums over a column of whole numbers are exact in float32, so no order of summing can show in the result.
+    sums = rows.sum(axis=0).reshape(-1, 3).sum(axis=0, dtype=np.float64)
+    grey = float(np.dot(sums, _GREY)) / (values.shape[0] * values.shape[1])
+    # clamp(clamp(c x + (1 - c) grey, 0, 255) b, 0, 255) in one step. Clamping is the dearest part of it all, and what
+    # lies between values and their grey needs none.
+    rows *= np.float32(contrast * brightness)
+    rows += np.float32((1 - contrast) * grey * brightness)
+    if max(contrast, brightness) > 1:
+        np.clip(rows, np.float32(0), np.float32(min(255.0, 255 * brightness)), out=rows)
     part = _grey(values)
     part *= np.float32(1 - saturation)
-    values *= np.float32(saturation)
-    values += part
-    np.clip(values, np.float32(0), np.float32(255), out=values)
+    rows *= np.float32(saturation)
+    for channel in range(3):
+        values[..., channel] += part
+    if saturation > 1:
+        np.clip(rows, np.float32(0), np.float32(255), out=rows)
 
 
 def _grey(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Grey of float32 [3, H, W] as [H, W]."""
-    grey: NDArray[np.float32] = values[0] * np.float32(_GREY[0])
-    grey += values[1] * np.float32(_GREY[1])
-    grey += values[2] * np.float32(_GREY[2])
+    """Grey of float32 [H, W, 3] as [H, W]."""
+    grey: NDArray[np.float32] = values[..., 0] * np.float32(_GREY[0])
+    grey += values[..., 1] * np.float32(_GREY[1])
+    grey += values[..., 2] * np.float32(_GREY[2])
     return grey
