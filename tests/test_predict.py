@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from toy import write_images, write_source
 
 import inarch as api
 from inarch.errors import DataError, RunFolderError, SourceError, UsageError
-from inarch.predict import Prediction, write_csv
+from inarch.predict import Prediction, _read_ahead, write_csv
 
 QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 16, "threads": 1, "seeds": 1}
 
@@ -109,6 +110,50 @@ def test_a_file_that_cannot_be_read_carries_its_error(run: Path, place: Path, tm
     assert (bad.classes, bad.error) == ((), "not an image that Pillow reads")
     assert good.error is None
     assert missing.error == "no such file or directory"
+
+
+def test_batches_change_nothing_but_rounding_and_progress_counts_up_to_all(run: Path, place: Path) -> None:
+    model, told = api.load(run), []
+    one, many = (
+        model.predict(
+            [place / "images"], top=3, batch_size=size, progress=lambda done, total: told.append((done, total))
+        )
+        for size in (36, 7)
+    )
+    assert [p.path for p in one] == [p.path for p in many]
+    for a, b in zip(one, many, strict=True):
+        assert a.probabilities == pytest.approx(b.probabilities, abs=1e-6)
+    assert told == [(36, 36), *((min(36, 7 * n), 36) for n in range(1, 7))]
+
+
+def test_no_more_than_the_next_batch_is_read_ahead() -> None:
+    files = [Path(f"{n}.png") for n in range(100)]
+    opened: list[Path] = []
+
+    def read(file: Path) -> str:
+        opened.append(file)
+        return file.name
+
+    for number, (batch, images) in enumerate(_read_ahead(files, 10, read), start=1):
+        assert images == [file.name for file in batch]
+        assert len(opened) <= 10 * (number + 1)
+    assert sorted(opened) == sorted(files)
+
+
+def test_a_reader_that_fails_or_a_caller_that_stops_leaves_no_thread_and_reads_no_further() -> None:
+    files, opened = [Path(str(n)) for n in range(1000)], []
+
+    def read(file: Path) -> str:
+        opened.append(file)
+        if file.name == "13":
+            raise MemoryError
+        return ""
+
+    with pytest.raises(MemoryError), closing(_read_ahead(files, 10, read)) as batches:
+        list(batches)
+    with closing(_read_ahead(files[20:], 10, read)) as batches:
+        next(batches)
+    assert len(opened) <= 60
 
 
 def test_nothing_to_predict_is_an_error(run: Path, tmp_path: Path) -> None:

@@ -113,6 +113,7 @@ def fit(
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     threads: Annotated[int | None, typer.Option(help="Processor threads; a run keeps those it was begun with.")] = None,
     max_pixels: MaxPixels = 100_000_000,
+    profile: Annotated[bool, typer.Option("--profile", help="Print where the time of this call went.")] = False,
 ) -> None:  # fmt: skip
     """Adapt a source network to a folder of labelled images, and compare with what everybody does."""
     from inarch.options import StudyOptions, seconds, sizes, words
@@ -132,6 +133,8 @@ def fit(
         announce("Stopped. What was finished is kept; the same command goes on from there.")
         raise typer.Exit(1) from None
     print_results(results, out)
+    if profile:
+        print_profile(results["cost"]["profile"])
 
 
 @app.command()
@@ -198,6 +201,15 @@ def print_results(results: dict[str, Any], out: Path) -> None:
     if results["left_out"]:
         console.print(f"Left out for lack of time: {len(results['left_out'])} trials; the same command goes on.")
     console.print(f"Report: {out / 'report.html'}   Model: {out / 'model'}", soft_wrap=True)
+
+
+def print_profile(seconds: dict[str, float]) -> None:
+    """Where the time of a call went, and how much of it was spent beside the work itself."""
+    from inarch.profile import overhead
+    from inarch.terminal import profile_table
+
+    console.print(profile_table(seconds))
+    console.print(f"Outside training, evaluation and feature extraction: {100 * overhead(seconds):.1f} % of the time.")
 
 
 def main() -> None:

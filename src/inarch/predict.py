@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -15,12 +18,18 @@ import numpy as np
 import torch
 
 from inarch.data import MAX_PIXELS, evaluation_batch, read_image, resize_to_cover
-from inarch.data.images import looks_like_image
+from inarch.data.images import looks_like_image, quiet_pillow
 from inarch.errors import DataError, InarchError, UsageError
 from inarch.features.machine import Machine
 from inarch.launch.allocator import keep_memory
 from inarch.network.source import Source, announce_on_stderr, load_source
 from inarch.options import chosen_device
+
+_MOST_READERS = 8
+_BATCHES_AHEAD = 1
+
+_Read = np.ndarray | str
+"""Pixels, or why there are none."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +67,13 @@ class Model:
         if not files:
             raise DataError("There is no image in what was named.", "Name images, or folders that hold some.")
         found: list[Prediction] = []
-        with ThreadPoolExecutor(max_workers=2) as readers:
-            for start in range(0, len(files), batch_size):
-                batch = files[start : start + batch_size]
-                found += self._classify(batch, list(readers.map(self._read, batch)), min(top, len(self.classes)))
+        with closing(_read_ahead(files, batch_size, self._read)) as batches:
+            for batch, images in batches:
+                found += self._classify(batch, images, min(top, len(self.classes)))
                 progress(len(found), len(files))
         return found
 
-    def _read(self, file: Path) -> np.ndarray | str:
+    def _read(self, file: Path) -> _Read:
         try:
             image = read_image(file, MAX_PIXELS)
         except InarchError as error:
@@ -73,7 +81,7 @@ class Model:
         height, width = round(self.input.height / self.input.crop_pct), round(self.input.width / self.input.crop_pct)
         return resize_to_cover(image, height, width, self.input.interpolation)
 
-    def _classify(self, files: Sequence[Path], images: Sequence[np.ndarray | str], top: int) -> list[Prediction]:
+    def _classify(self, files: Sequence[Path], images: Sequence[_Read], top: int) -> list[Prediction]:
         usable = [image for image in images if not isinstance(image, str)]
         rows: Iterator[tuple[list[float], list[int]]] = iter(())
         if usable:
@@ -118,6 +126,30 @@ def write_csv(predictions: Sequence[Prediction], out: Path | None) -> None:
             csv.writer(stream, lineterminator="\n").writerows(rows)
     except OSError as error:
         raise UsageError(f"{out} cannot be written: {error.strerror}.", "Choose another --out.") from error
+
+
+def _read_ahead(
+    files: Sequence[Path], batch_size: int, read: Callable[[Path], _Read]
+) -> Iterator[tuple[Sequence[Path], list[_Read]]]:
+    """Batches of files with what `read` made of them, in order, while the next ones are being read.
+
+    As many images as `_BATCHES_AHEAD` batches are in memory at most beside the one that is looked at.
+    """
+    waiting: deque[tuple[Sequence[Path], list[Future[_Read]]]] = deque()
+    workers = min(_MOST_READERS, os.cpu_count() or 1)
+    with quiet_pillow(MAX_PIXELS), ThreadPoolExecutor(workers, thread_name_prefix="read") as readers:
+        try:
+            for start in range(0, len(files), batch_size):
+                batch = files[start : start + batch_size]
+                waiting.append((batch, [readers.submit(read, file) for file in batch]))
+                if len(waiting) > _BATCHES_AHEAD:
+                    batch, images = waiting.popleft()
+                    yield batch, [image.result() for image in images]
+            while waiting:
+                batch, images = waiting.popleft()
+                yield batch, [image.result() for image in images]
+        finally:
+            readers.shutdown(cancel_futures=True)
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:

@@ -24,6 +24,7 @@ from inarch.network.source import Source, SourceOptions, load_source
 from inarch.options import StudyOptions, space_of
 from inarch.outcome import Outcome
 from inarch.preparation import as_images, open_images, recorded_machine, same_threads_afterwards
+from inarch.profile import Profile
 from inarch.report import write_report
 from inarch.results.folder import RunFolder
 from inarch.training.trial import TrainingSettings
@@ -41,35 +42,43 @@ def fit(
 
     Errors that a user can cause are `InarchError`s; what was computed before one stays in the run folder.
     """
-    clock = Clock(options.time_limit)
+    clock, profile = Clock(options.time_limit), Profile()
     if out.resolve().is_relative_to(data.resolve()):
         raise UsageError(f"--out {out} lies inside the data set {data}.", "Choose a folder outside of it.")
     keep_memory()
     with same_threads_afterwards(), RunFolder(out) as folder:
         machine = recorded_machine(folder, options, progress)
-        loaded = load_source(source, source_options, announce=progress.announce)
-        by_hand = options.stages or None
-        staged = stage(loaded.network, loaded.classification_layer, loaded.input.example(), by_hand)
-        dataset = open_images(data, loaded, options, folder, progress)
+        with profile.section("source network"):
+            loaded = load_source(source, source_options, announce=progress.announce)
+            by_hand = options.stages or None
+            staged = stage(loaded.network, loaded.classification_layer, loaded.input.example(), by_hand)
+        with profile.section("reading images"):
+            dataset = open_images(data, loaded, options, folder, progress)
         settings = options.settings(len(dataset.train))
         folder.require_identity(identity_of(loaded, dataset, options, settings))
         store = PrefixStore(staged, as_images(dataset, loaded, settings), machine, epochs=settings.epochs)
+        store.profile = profile
         bench = Workbench(staged, loaded.network, store, folder)
-        runner = TrialRunner(bench, space_of(options, staged, settings), clock, progress)
-        runner.search()
-        runner.confirm()
-        runner.require_enough()
+        with profile.section("search and estimates"):
+            runner = TrialRunner(bench, space_of(options, staged, settings), clock, progress)
+            runner.search()
+            runner.confirm()
+            runner.require_enough()
         outcome = Outcome(runner.space, runner.history, staged, dataset, bench.store.images.labels["test"], bench.test)
         results = outcome.to_json() | {
             "source": {"name": loaded.name, "digest": loaded.digest, "classes": len(loaded.classes)},
             "settings": asdict(settings) | {"seed": options.seed, "seeds": options.seeds},
             "left_out": runner.left_out(),
-            "cost": cost(folder, clock, runner.trained),
+            "cost": cost(folder, clock, runner.trained, profile),
         }
         delivered = bench.restore(outcome.chosen.results[0].trial)
-        write_model(folder.path / "model", loaded, delivered, dataset.classes, options.stages)
+        with profile.section("model and report"):
+            write_model(folder.path / "model", loaded, delivered, dataset.classes, options.stages)
+            folder.write_json("results.json", results)
+            write_report(folder.path)
+        # Once more, for the profile to hold the time that all this took.
+        results["cost"]["profile"] = profile.seconds()
         file = folder.write_json("results.json", results)
-        write_report(folder.path)
         written: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return written
 
@@ -91,8 +100,8 @@ def identity_of(source: Source, dataset: DataSet, options: StudyOptions, setting
     }
 
 
-def cost(folder: RunFolder, clock: Clock, trained: int) -> dict[str, Any]:
-    """All that may differ between identical runs; `trained`: trials of this call."""
+def cost(folder: RunFolder, clock: Clock, trained: int, profile: Profile) -> dict[str, Any]:
+    """All that may differ between identical runs; `trained`: trials of this call, `profile`: where its time went."""
     trials = folder.ledger.records(TRIAL)
     return {
         "seconds": clock.passed(),
@@ -100,5 +109,6 @@ def cost(folder: RunFolder, clock: Clock, trained: int) -> dict[str, Any]:
         "range_test_seconds": sum(r.seconds for r in folder.ledger.records(RANGE)),
         "trials": len(trials),
         "trials_this_call": trained,
+        "profile": profile.seconds(),
         "environment": folder.ledger.get_meta("environment"),
     }

@@ -96,6 +96,16 @@ def results_table(results: Mapping[str, Any]) -> Table:
     return table
 
 
+def profile_table(seconds: Mapping[str, float]) -> Table:
+    """Seconds and share of each section of a profile, the longest first, and their sum."""
+    table = whole_table("where the time went", "seconds", "share")
+    total = sum(seconds.values())
+    for name, spent in sorted(seconds.items(), key=lambda item: -item[1]):
+        table.add_row(name, f"{spent:.1f}", f"{100 * spent / total:.1f} %")
+    table.add_row("all", f"{total:.1f}", "100.0 %")
+    return table
+
+
 def whole_table(*headers: str) -> Table:
     """A table without lines that breaks long names where a terminal is narrow, and never cuts them off."""
     return Table(*(Column(header, overflow="fold") for header in headers), box=None, header_style="bold")

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from inarch.data import Views
 from inarch.features.machine import Machine
 from inarch.network.stages import Stages
+from inarch.profile import Profile
 
 CHUNK = 64
 DEFAULT_LIMIT = 2 * 1024**3
@@ -50,6 +51,7 @@ class PrefixStore:
         self._limit = limit
         # Called before every piece of work; may raise to end it.
         self.tick: Callable[[], None] = lambda: None
+        self.profile = Profile()
         self._segments: dict[tuple[int, int], nn.Module] = {}
         self._held: OrderedDict[tuple[int, str, int | None], Tensor] = OrderedDict()
         training = len(images.rows["train"])
@@ -97,7 +99,8 @@ class PrefixStore:
     def _pixels(self, split: str, positions: np.ndarray, view: int | None) -> Tensor:
         rows = self.images.rows[split][positions]
         views = self.images.views
-        return self.machine.place(views.evaluation(rows) if view is None else views.training(rows, view))
+        with self.profile.section("views"):
+            return self.machine.place(views.evaluation(rows) if view is None else views.training(rows, view))
 
     def _run(self, start: int, stop: int, x: Tensor) -> Tensor:
         self.tick()
@@ -105,7 +108,7 @@ class PrefixStore:
         if segment is None:
             segment = self._segments[start, stop] = self._staged.segment(start, stop)
         segment.eval()
-        with torch.no_grad(), self.machine.autocast():
+        with self.profile.section("prefix passes"), torch.no_grad(), self.machine.autocast():
             return segment(x)
 
     def _make_room(self, cut: int, images: int) -> None:

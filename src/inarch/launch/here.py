@@ -56,9 +56,10 @@ class Workbench:
 
     def network(self, trial: Trial) -> AdaptedNetwork:
         """The network of a trial before its first step."""
-        self._network.load_state_dict(self._source_weights)
-        adapted = AdaptedNetwork(self.staged, trial.configuration, self.widths, cut=trial.cut, seed=trial.seed)
-        return adapted.to(self.store.machine.device)
+        with self.store.profile.section("building networks"):
+            self._network.load_state_dict(self._source_weights)
+            adapted = AdaptedNetwork(self.staged, trial.configuration, self.widths, cut=trial.cut, seed=trial.seed)
+            return adapted.to(self.store.machine.device)
 
     def run(self, trial: Trial, watch: Watch) -> Result:
         """Trains and records; a trial that cannot be trained is recorded as failed with its reason."""
@@ -67,7 +68,8 @@ class Workbench:
         arrays: dict[str, np.ndarray] = {}
         self.store.tick = watch.check
         try:
-            trained = train(network, trial, self.store, method, watch)
+            with self.store.profile.section("training"):
+                trained = train(network, trial, self.store, method, watch)
         except TrainingError as error:
             outcome: dict[str, Any] = {"status": "failed", "reason": str(error)}
         else:
@@ -82,7 +84,7 @@ class Workbench:
             self.store.tick = lambda: None
         seconds = time.monotonic() - start
         record = Record(trial.key, TRIAL, trial.to_json(), outcome, arrays, seconds)
-        self.folder.ledger.add(record)
+        self._record(record)
         return result_of(trial, record)
 
     def new_layer_rate(self, configuration: Configuration, settings: TrainingSettings, cut: int, seed: int) -> float:
@@ -93,9 +95,11 @@ class Workbench:
         if record is None:
             start = time.monotonic()
             trial = Trial(configuration, cut, "fine-tuning", 0.0, 0.0, seed, settings)
-            found = range_test(self.network(trial), settings, seed, self.store)
+            network = self.network(trial)
+            with self.store.profile.section("range tests"):
+                found = range_test(network, settings, seed, self.store)
             record = Record(key, RANGE, subject, asdict(found), {}, time.monotonic() - start)
-            self.folder.ledger.add(record)
+            self._record(record)
         return float(record.outcome["chosen"])
 
     def test(self, trial: Trial) -> np.ndarray:
@@ -106,32 +110,40 @@ class Workbench:
             start = time.monotonic()
             probabilities = predict(self.restore(trial), self.store, "test").astype(np.float32)
             record = Record(key, TEST, trial.to_json(), {}, {"test": probabilities}, time.monotonic() - start)
-            self.folder.ledger.add(record)
+            self._record(record)
         return record.arrays["test"]
 
     def restore(self, trial: Trial) -> AdaptedNetwork:
         """The trained network of a finished trial, from its checkpoint; without one it is trained again."""
         network, file = self.network(trial), self._checkpoint(trial)
         if file.exists():
-            network.load_state_dict(load_file(file), strict=False)
+            with self.store.profile.section("checkpoints"):
+                network.load_state_dict(load_file(file), strict=False)
         else:
-            train(network, trial, self.store, make_method(trial.method), Watch())
+            with self.store.profile.section("training"):
+                train(network, trial, self.store, make_method(trial.method), Watch())
         return network.eval()
 
     def keep_checkpoints(self, trials: list[Trial]) -> None:
         """Deletes the checkpoints of all other trials."""
-        kept = {self._checkpoint(trial).name for trial in trials}
-        for file in self.folder.checkpoints.iterdir():
-            if file.name not in kept:
-                file.unlink()
+        with self.store.profile.section("checkpoints"):
+            kept = {self._checkpoint(trial).name for trial in trials}
+            for file in self.folder.checkpoints.iterdir():
+                if file.name not in kept:
+                    file.unlink()
 
     def _checkpoint(self, trial: Trial) -> Path:
         return self.folder.checkpoints / f"{trial.key}.safetensors"
 
     def _save(self, trial: Trial, network: AdaptedNetwork) -> None:
         # The frozen prefix is the source network's and need not be written again.
-        state = {k: v.contiguous().cpu() for k, v in network.state_dict().items() if not k.startswith("prefix.")}
-        write_weights(self._checkpoint(trial), state)
+        with self.store.profile.section("checkpoints"):
+            state = {k: v.contiguous().cpu() for k, v in network.state_dict().items() if not k.startswith("prefix.")}
+            write_weights(self._checkpoint(trial), state)
+
+    def _record(self, record: Record) -> None:
+        with self.store.profile.section("ledger"):
+            self.folder.ledger.add(record)
 
     def measure(self, settings: TrainingSettings) -> Speeds:
         """Speeds of this network on this machine, over a few batches; no weight and no random state changes."""
@@ -153,14 +165,13 @@ class Workbench:
             with torch.no_grad(), self.store.machine.autocast():
                 return network(pixels)
 
-        with torch.random.fork_rng(devices=[]):
-            training = seconds_of(step) / len(rows)
-        return Speeds(
-            view=seconds_of(lambda: images.views.training(rows, 0)) / len(rows),
-            forward=seconds_of(forward) / len(rows),
-            training=training,
-            head=0.004,
-        )
+        with self.store.profile.section("measuring"), torch.random.fork_rng(devices=[]):
+            return Speeds(
+                training=seconds_of(step) / len(rows),
+                view=seconds_of(lambda: images.views.training(rows, 0)) / len(rows),
+                forward=seconds_of(forward) / len(rows),
+                head=0.004,
+            )
 
 
 def write_weights(path: Path, state: dict[str, Tensor]) -> None:

@@ -142,7 +142,7 @@ def predict(network: AdaptedNetwork, store: PrefixStore, split: str) -> np.ndarr
     """Probabilities [images, classes] of the evaluation view of a split, in evaluation mode."""
     network.eval()
     parts = []
-    with torch.no_grad():
+    with store.profile.section(f"evaluation on {split}"), torch.no_grad():
         for stored in store.batches(network.stored_cut, split):
             with store.machine.autocast():
                 logits = network.from_stored(stored)
