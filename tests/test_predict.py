@@ -17,7 +17,7 @@ from toy import write_images, write_source
 
 import inarch as api
 from inarch.errors import DataError, RunFolderError, SourceError, UsageError
-from inarch.predict import Prediction, _read_ahead, write_csv
+from inarch.predict import Prediction, _read_groups, write_csv
 
 QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 16, "threads": 1, "seeds": 1}
 
@@ -126,7 +126,8 @@ def test_batches_change_nothing_but_rounding_and_progress_counts_up_to_all(run: 
     assert told == [(36, 36), *((min(36, 7 * n), 36) for n in range(1, 7))]
 
 
-def test_no_more_than_the_next_batch_is_read_ahead() -> None:
+@pytest.mark.parametrize("ahead", [0, 1, 3])
+def test_no_more_than_the_next_groups_are_read_ahead(ahead: int) -> None:
     files = [Path(f"{n}.png") for n in range(100)]
     opened: list[Path] = []
 
@@ -134,9 +135,9 @@ def test_no_more_than_the_next_batch_is_read_ahead() -> None:
         opened.append(file)
         return file.name
 
-    for number, (batch, images) in enumerate(_read_ahead(files, 10, read), start=1):
+    for number, (batch, images) in enumerate(_read_groups(files, 10, ahead, read), start=1):
         assert images == [file.name for file in batch]
-        assert len(opened) <= 10 * (number + 1)
+        assert len(opened) <= 10 * (number + ahead)
     assert sorted(opened) == sorted(files)
 
 
@@ -149,9 +150,9 @@ def test_a_reader_that_fails_or_a_caller_that_stops_leaves_no_thread_and_reads_n
             raise MemoryError
         return ""
 
-    with pytest.raises(MemoryError), closing(_read_ahead(files, 10, read)) as batches:
+    with pytest.raises(MemoryError), closing(_read_groups(files, 10, 1, read)) as batches:
         list(batches)
-    with closing(_read_ahead(files[20:], 10, read)) as batches:
+    with closing(_read_groups(files[20:], 10, 1, read)) as batches:
         next(batches)
     assert len(opened) <= 60
 

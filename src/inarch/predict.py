@@ -7,7 +7,7 @@ import io
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -26,7 +26,8 @@ from inarch.network.source import Source, announce_on_stderr, load_source
 from inarch.options import chosen_device
 
 _MOST_READERS = 8
-_BATCHES_AHEAD = 1
+# At the end of each reading, threads wait for the last one: seldom, where several batches are read together.
+_BATCHES_READ = 4
 
 _Read = np.ndarray | str
 """Pixels, or why there are none."""
@@ -67,10 +68,14 @@ class Model:
         if not files:
             raise DataError("There is no image in what was named.", "Name images, or folders that hold some.")
         found: list[Prediction] = []
-        with closing(_read_ahead(files, batch_size, self._read)) as batches:
-            for batch, images in batches:
-                found += self._classify(batch, images, min(top, len(self.classes)))
-                progress(len(found), len(files))
+        # On processors, reading beside a forward pass slows both by more than it saves (docs/lab-notebook.md).
+        ahead = 0 if self._machine.device == "cpu" else 1
+        with closing(_read_groups(files, _BATCHES_READ * batch_size, ahead, self._read)) as groups:
+            for group, images in groups:
+                for start in range(0, len(group), batch_size):
+                    stop = start + batch_size
+                    found += self._classify(group[start:stop], images[start:stop], min(top, len(self.classes)))
+                    progress(len(found), len(files))
         return found
 
     def _read(self, file: Path) -> _Read:
@@ -128,26 +133,26 @@ def write_csv(predictions: Sequence[Prediction], out: Path | None) -> None:
         raise UsageError(f"{out} cannot be written: {error.strerror}.", "Choose another --out.") from error
 
 
-def _read_ahead(
-    files: Sequence[Path], batch_size: int, read: Callable[[Path], _Read]
-) -> Iterator[tuple[Sequence[Path], list[_Read]]]:
-    """Batches of files with what `read` made of them, in order, while the next ones are being read.
+def _read_groups(
+    files: Sequence[Path], size: int, ahead: int, read: Callable[[Path], _Read]
+) -> Generator[tuple[Sequence[Path], list[_Read]]]:
+    """Files in groups of `size` with what `read` made of them, in order, while the `ahead` next groups are being read.
 
-    As many images as `_BATCHES_AHEAD` batches are in memory at most beside the one that is looked at.
+    No more images are in memory than those of the group that is looked at and of the next ones.
     """
     waiting: deque[tuple[Sequence[Path], list[Future[_Read]]]] = deque()
     workers = min(_MOST_READERS, os.cpu_count() or 1)
     with quiet_pillow(MAX_PIXELS), ThreadPoolExecutor(workers, thread_name_prefix="read") as readers:
         try:
-            for start in range(0, len(files), batch_size):
-                batch = files[start : start + batch_size]
-                waiting.append((batch, [readers.submit(read, file) for file in batch]))
-                if len(waiting) > _BATCHES_AHEAD:
-                    batch, images = waiting.popleft()
-                    yield batch, [image.result() for image in images]
+            for start in range(0, len(files), size):
+                group = files[start : start + size]
+                waiting.append((group, [readers.submit(read, file) for file in group]))
+                if len(waiting) > ahead:
+                    group, images = waiting.popleft()
+                    yield group, [image.result() for image in images]
             while waiting:
-                batch, images = waiting.popleft()
-                yield batch, [image.result() for image in images]
+                group, images = waiting.popleft()
+                yield group, [image.result() for image in images]
         finally:
             readers.shutdown(cancel_futures=True)
 

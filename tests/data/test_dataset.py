@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from inarch.data import SPLITS, DataSet, PixelSize, open_dataset, pixel_digest, read_image, resize_to_cover
+from inarch.data import SPLITS, DataSet, Pixels, PixelSize, open_dataset, pixel_digest, read_image, resize_to_cover
+from inarch.data.pixels import ImageFile
 from inarch.errors import DataError, UsageError
 
 from .conftest import Folder, Picture
@@ -180,14 +184,14 @@ def test_progress_counts_every_file(two_classes: Path) -> None:
     assert steps == [(number, 20) for number in range(1, 21)]
 
 
-def test_kept_pixels_are_the_resized_images_in_memory_and_in_a_mapped_file(two_classes: Path, tmp_path: Path) -> None:
+def test_kept_pixels_are_the_resized_images_in_memory_and_in_a_file(two_classes: Path, tmp_path: Path) -> None:
     place = tmp_path / "kept"
     place.mkdir()
     kept = [
         open_dataset(two_classes, keep=PixelSize(8, 6, "bicubic", budget=budget, folder=place))
         for budget in (10**6, 1000)
     ]
-    assert [dataset.pixels is not None and dataset.pixels.mapped for dataset in kept] == [False, True]
+    assert [dataset.pixels is not None and dataset.pixels.on_disk for dataset in kept] == [False, True]
     assert not list(place.iterdir()), "a killed process would leave this behind"
     for dataset in kept:
         assert dataset.pixels is not None
@@ -197,6 +201,29 @@ def test_kept_pixels_are_the_resized_images_in_memory_and_in_a_mapped_file(two_c
             np.testing.assert_array_equal(dataset.pixels[item.row], expected)
         dataset.pixels.close()
     assert kept[0].digest == kept[1].digest == open_dataset(two_classes).digest
+
+
+def test_images_in_a_file_are_whole_whoever_reads_them_at_the_same_time(picture: Picture) -> None:
+    images = [picture(n, 40 + n, 60) for n in range(30)]
+    with TemporaryFile() as file:
+        file.write(b"".join(image.tobytes() for image in images))
+        file.flush()
+        pixels = Pixels(ImageFile(file, [image.shape for image in images]))
+    with pixels, ThreadPoolExecutor(4) as pool:
+        rows = np.random.default_rng(0).integers(0, 30, 400).tolist()
+        for row, image in zip(rows, pool.map(pixels.__getitem__, rows), strict=True):
+            np.testing.assert_array_equal(image, images[row])
+
+
+def test_images_in_a_file_give_the_file_back_with_the_last_reference(picture: Picture) -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    with TemporaryFile() as file:
+        pixels = Pixels(ImageFile(file, [(1, 1, 3)]))
+        assert len(set(os.listdir("/proc/self/fd")) - before) == 2
+    with pytest.raises(DataError, match="shorter than it was"):
+        pixels[0]
+    del pixels
+    assert not set(os.listdir("/proc/self/fd")) - before
 
 
 def test_no_file_is_decoded_twice(two_classes: Path, monkeypatch: pytest.MonkeyPatch) -> None:

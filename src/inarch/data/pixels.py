@@ -1,8 +1,12 @@
-"""Decoded and resized images, kept so that no file is decoded twice: in memory, or beyond a budget in a mapped file."""
+"""Decoded and resized images, kept so that no file is decoded twice: in memory, or beyond a budget in a file."""
 
 from __future__ import annotations
 
+import math
+import os
 import tempfile
+import threading
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +18,9 @@ from numpy.typing import NDArray
 from inarch.data.images import resampling
 from inarch.errors import DataError, UsageError
 
-BUDGET = 2 << 30
+# Enough for some thousand images of 128 pixels. Of larger ones a training step takes so much memory and time that what
+# lies in a file is better out of the way: reading it back is a thousandth of the step (docs/lab-notebook.md).
+BUDGET = 384 << 20
 
 
 @dataclass(frozen=True)
@@ -43,10 +49,13 @@ class PixelSize:
 class Pixels:
     """Images by row, each uint8 [height, width, 3] of its own size; not to be written to."""
 
-    def __init__(self, images: Sequence[NDArray[np.uint8]], mapped: bool = False) -> None:
-        """`mapped` says that the images lie in a file rather than in memory."""
-        self._images = list(images)
-        self.mapped = mapped
+    def __init__(self, images: Sequence[NDArray[np.uint8]] | ImageFile) -> None:
+        self._images = images if isinstance(images, ImageFile) else list(images)
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether the images lie in a file rather than in memory."""
+        return isinstance(self._images, ImageFile)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -56,13 +65,54 @@ class Pixels:
 
     def close(self) -> None:
         """Give memory or file back; no image can be had any more."""
-        self._images.clear()
+        if isinstance(self._images, ImageFile):
+            self._images.close()
+        self._images = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@final
+class ImageFile:
+    """Images one after the other in an open file, read one at a time.
+
+    Not mapped: the pages of a mapping that were looked at count as memory of the process, which after an epoch would
+    be all of them. What is read stays in the system's cache as long as nobody else needs the memory.
+    """
+
+    def __init__(self, file: IO[bytes], shapes: Sequence[tuple[int, ...]]) -> None:
+        """`shapes` in the order of the file, which may be closed afterwards: this holds it by a descriptor of its own,
+        given back with `close` or with the last reference."""
+        self._shapes = list(shapes)
+        self._starts = np.cumsum([0, *(math.prod(shape) for shape in shapes)]).tolist()
+        descriptor = os.dup(file.fileno())
+        self.close = weakref.finalize(self, os.close, descriptor)
+        self._file = open(descriptor, "rb", buffering=0, closefd=False)  # noqa: SIM115
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    def __getitem__(self, row: int) -> NDArray[np.uint8]:
+        image = np.empty(self._shapes[row], dtype=np.uint8)
+        rest = image.data.cast("B")
+        try:
+            with self._lock:
+                self._file.seek(self._starts[row])
+                while rest and (read := self._file.readinto(rest)):
+                    rest = rest[read:]
+        except OSError as error:
+            raise DataError(
+                f"The kept images cannot be read back: {error.strerror or error}.",
+                "The disk of the run folder has a fault: choose another --out.",
+            ) from error
+        if rest:
+            raise DataError("The file of kept images is shorter than it was.", "Run the same command again.")
+        return image
 
 
 @final
@@ -112,8 +162,4 @@ class PixelWriter:
             return Pixels(self._images)
         with self._file as file:
             file.flush()
-            # The mapping outlives the open file, and the file's space is given back with the mapping.
-            everything = np.asarray(np.memmap(file, dtype=np.uint8, mode="r+"))
-        ends = np.cumsum([int(np.prod(shape)) for shape in self._shapes])
-        parts = np.split(everything, ends[:-1])
-        return Pixels([part.reshape(shape) for part, shape in zip(parts, self._shapes, strict=True)], mapped=True)
+            return Pixels(ImageFile(file, self._shapes))
