@@ -22,6 +22,28 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test, and no child of one, reads or writes the cache of the user who runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def bf16_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if this processor computed in bf16; where it does not, PyTorch emulates it, slowly."""
+    for module in ("features.plan", "launch.plan", "predict"):
+        monkeypatch.setattr(f"inarch.{module}.computes_in_bf16", lambda device: True)
+
+
+@pytest.fixture
+def no_bf16_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor without bf16."""
+    for module in ("features.plan", "launch.plan", "predict"):
+        monkeypatch.setattr(f"inarch.{module}.computes_in_bf16", lambda device: False)
+
+
 @pytest.fixture(autouse=True)
 def nothing_leaks() -> Iterator[None]:
     """A test that leaves a thread or an environment variable behind fails."""

@@ -168,6 +168,8 @@ def test_a_finished_study_called_again_trains_nothing_and_says_the_same(
 MOMENTS = (
     ("inarch.network.source:read_weights", 1),
     ("inarch.data.dataset:read_image", 30),
+    ("inarch.preparation:remembered", 1),
+    ("inarch.results.folder:RunFolder.require_identity", 1),
     ("inarch.training.range_test:_sweep", 2),
     ("inarch.training.fit:Watch.step", 5),
     ("inarch.launch.here:write_weights", 3),
@@ -338,12 +340,14 @@ def test_a_folder_with_other_files_is_refused_and_left_alone(command: Command, t
     assert [file.name for file in tmp_path.iterdir() if file.name != "run.lock"] == ["thesis.tex"]
 
 
+@pytest.mark.usefixtures("bf16_here")
 def test_a_first_call_that_fails_does_not_decide_threads_or_precision(command: Command, tmp_path: Path) -> None:
     mistaken = ["timm:resnet81" if str(a).endswith("toy.json") else a for a in command(tmp_path / "run", *ONE)]
     assert inarch(*mistaken, "--threads", "2").exit_code == 1
     fitted(command, tmp_path / "run", *ONE, "--precision", "bf16")
     environment = results_of(tmp_path / "run")["cost"]["environment"]
-    assert (environment["threads"], environment["precision"]) == (1, "bf16")
+    plan = environment["plan"]
+    assert (environment["threads"], plan["frozen"], plan["trained"]) == (1, "bf16", "bf16")
 
 
 # Time limits

@@ -110,7 +110,7 @@ def fit(
     label_smoothing: Annotated[float, typer.Option(help="From 0 to below 1.")] = 0.1,
     balance: Annotated[str, typer.Option(help="For unequal classes: none, loss or sampler.")] = "none",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32, bf16, or auto: what is fastest here.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="Processor threads; a run keeps those it was begun with.")] = None,
     max_pixels: MaxPixels = 100_000_000,
     profile: Annotated[bool, typer.Option("--profile", help="Print where the time of this call went.")] = False,

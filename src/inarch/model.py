@@ -13,6 +13,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from inarch.features.plan import Plan
 from inarch.launch.here import write_weights
 from inarch.network.adapted import AdaptedNetwork, addition
 from inarch.network.source import Source
@@ -22,9 +23,12 @@ WEIGHTS = "model.safetensors"
 
 
 def write_model(
-    folder: Path, source: Source, network: AdaptedNetwork, classes: Sequence[str], by_hand: Sequence[str]
+    folder: Path, source: Source, network: AdaptedNetwork, classes: Sequence[str], by_hand: Sequence[str], plan: Plan
 ) -> None:
-    """Writes the model folder anew; the card comes last, so that its existence means that the rest is complete."""
+    """Writes the model folder anew; the card comes last, so that its existence means that the rest is complete.
+
+    `plan` is how the network was tested: its card says so under `arithmetic`, with the stages that were frozen.
+    """
     folder.mkdir(exist_ok=True)
     (folder / "card.json").unlink(missing_ok=True)
     state: dict[str, Tensor] = {k: v.detach().cpu().contiguous() for k, v in network.source_and_graft().items()}
@@ -44,6 +48,11 @@ def write_model(
         classes=tuple(classes),
         classification_layer=None,
         weights_digest=None,
-        extra=extra | {"name": f"adapted from {source.name}", "adapted": [*before, added]},
+        extra=extra
+        | {
+            "name": f"adapted from {source.name}",
+            "adapted": [*before, added],
+            "arithmetic": plan.to_json() | {"frozen_stages": network.cut},
+        },
     )
     write_text(folder / "card.json", json.dumps(card.to_json(), indent=2, ensure_ascii=False) + "\n")

@@ -10,15 +10,18 @@ from typing import Any
 import torch
 
 from inarch.errors import UsageError
+from inarch.features.plan import PRECISIONS, Plan
 from inarch.methods import make_method
 from inarch.network.grafts import GRAFT_NAMES, Configuration, configurations
 from inarch.network.layers import HARMONISERS
 from inarch.network.stages import Stages
 from inarch.search.space import SEARCHES, Space, Track
 from inarch.training.schedule import default_epochs
-from inarch.training.trial import PRECISIONS, TrainingSettings
+from inarch.training.trial import TrainingSettings
 
 DEFAULT_HIDDEN = ((512,),)
+# The precision that is measured to be the fastest, within what training bears.
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,8 @@ class StudyOptions:
     hidden: sizes of the layers that deepen appends, one tuple a variant. epochs: None follows the number of training
     images. search: how cuts and rates are looked for, see `inarch.search.space`. stages: modules at whose end a network
     that cannot be traced may be cut. time_limit: seconds for this call, not part of the study. threads: None takes as
-    many as there are.
+    many as there are. precision: of all arithmetic; auto: what is measured to be fastest, for frozen and for trained
+    stages.
     """
 
     grafts: tuple[str, ...] = GRAFT_NAMES
@@ -46,7 +50,7 @@ class StudyOptions:
     label_smoothing: float = 0.1
     balance: str = "none"
     device: str = "auto"
-    precision: str = "fp32"
+    precision: str = "auto"
     threads: int | None = None
     max_pixels: int = 100_000_000
     stages: tuple[str, ...] = ()
@@ -70,20 +74,21 @@ class StudyOptions:
             raise UsageError(f"--threads {self.threads} is too small.", "Least: 1.")
         if self.time_limit is not None and self.time_limit <= 0:
             raise UsageError("--time-limit must be longer than nothing.", "Try 20m.")
-        if self.precision not in PRECISIONS:
-            raise UsageError(f"--precision {self.precision} is not known.", f"Choose from: {', '.join(PRECISIONS)}.")
+        if self.precision not in (AUTO, *PRECISIONS):
+            known = ", ".join((AUTO, *PRECISIONS))
+            raise UsageError(f"--precision {self.precision} is not known.", f"Choose from: {known}.")
         if self.search not in SEARCHES:
             raise UsageError(f"--search {self.search} is not known.", f"Choose from: {', '.join(SEARCHES)}.")
         make_method(self.method)
         self.configurations()
-        self.settings(training_images=2)
+        self.settings(2, Plan())
 
     def configurations(self) -> tuple[Configuration, ...]:
         """Every configuration of the proposal."""
         return configurations(self.grafts, self.harmonise, self.hidden)
 
-    def settings(self, training_images: int) -> TrainingSettings:
-        """What all trials share, for a data set of that size."""
+    def settings(self, training_images: int, plan: Plan) -> TrainingSettings:
+        """What all trials share, for a data set of that size and what was decided about precision."""
         return TrainingSettings(
             epochs=default_epochs(training_images, self.batch_size) if self.epochs is None else self.epochs,
             batch_size=self.batch_size,
@@ -91,7 +96,8 @@ class StudyOptions:
             weight_decay=5e-4 if self.optimiser == "sgd" else 0.05,
             label_smoothing=self.label_smoothing,
             balance=self.balance,
-            precision=self.precision,
+            precision=plan.trained,
+            frozen_precision=plan.frozen,
         )
 
     def identity(self) -> Mapping[str, Any]:

@@ -16,12 +16,15 @@ from typing import final
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from inarch.data import MAX_PIXELS, evaluation_batch, read_image, resize_to_cover
 from inarch.data.images import looks_like_image, quiet_pillow
-from inarch.errors import DataError, InarchError, UsageError
+from inarch.errors import DataError, InarchError, SourceError, UsageError
 from inarch.features.machine import Machine
+from inarch.features.plan import Plan, computes_in_bf16
 from inarch.launch.allocator import keep_memory
+from inarch.network.adapted import AdaptedNetwork
 from inarch.network.source import Source, announce_on_stderr, load_source
 from inarch.options import chosen_device
 
@@ -47,11 +50,17 @@ class Prediction:
 class Model:
     """An image classifier with the names of its classes and the input it wants."""
 
-    def __init__(self, source: Source, machine: Machine) -> None:
+    def __init__(self, source: Source, machine: Machine, frozen_stages: int = 0) -> None:
+        """The first `frozen_stages` of an adapted network compute as the plan of `machine` says of frozen ones."""
         self.classes = source.classes
         self.input = source.input
         self._machine = machine
-        self._network = source.network.eval().to(machine.device).to(memory_format=torch.channels_last)
+        network = source.network.eval().to(machine.device).to(memory_format=machine.plan.layout)
+        self._prefix: nn.Module = nn.Identity()
+        self._behind: Callable[[Tensor], Tensor] = network
+        if isinstance(network, AdaptedNetwork):
+            cut = network.at_cut(frozen_stages)
+            self._prefix, self._behind = cut.prefix, cut.from_stored
 
     def predict(
         self,
@@ -91,8 +100,11 @@ class Model:
         rows: Iterator[tuple[list[float], list[int]]] = iter(())
         if usable:
             pixels = self._machine.place(evaluation_batch(usable, self.input))
-            with torch.no_grad(), self._machine.autocast():
-                probabilities = self._network(pixels).float().softmax(dim=1)
+            with torch.no_grad():
+                with self._machine.autocast(frozen=True):
+                    stored = self._prefix(pixels)
+                with self._machine.autocast():
+                    probabilities = self._behind(self._machine.hand_over(stored)).float().softmax(dim=1)
             best = probabilities.topk(top, dim=1)
             rows = iter(zip(best.values.tolist(), best.indices.tolist(), strict=True))
         found = []
@@ -106,9 +118,31 @@ class Model:
 
 
 def load(folder: Path | str, *, device: str = "auto", announce: Callable[[str], None] = announce_on_stderr) -> Model:
-    """The model in a run folder or a model folder."""
+    """The model in a run folder or a model folder; it computes as it was tested, where the machine can."""
     keep_memory()
-    return Model(load_source(str(folder), announce=announce), Machine(chosen_device(device)))
+    source, device = load_source(str(folder), announce=announce), chosen_device(device)
+    plan, frozen_stages = _arithmetic(source)
+    if "bf16" in plan.precisions and not computes_in_bf16(device):
+        announce(f"{source.name} was tested in bf16, which device {device} lacks: it computes in fp32 here.")
+        plan = Plan(plan.memory_format)
+    return Model(source, Machine(device, plan), frozen_stages)
+
+
+def _arithmetic(source: Source) -> tuple[Plan, int]:
+    """How an adapted network was tested: the plan, and the number of its source's stages that were frozen."""
+    value = source.card.extra.get("arithmetic")
+    if value is None or not isinstance(source.network, AdaptedNetwork):
+        return Plan(), 0
+    try:
+        plan, cut = Plan.from_json(value), int(value["frozen_stages"])
+        if not 0 <= cut <= len(source.network.staged.stages):
+            raise ValueError(f"{cut} frozen stages of {len(source.network.staged.stages)}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise SourceError(
+            f"The card of '{source.name}': 'arithmetic' cannot be read ({type(error).__name__}: {error}).",
+            "Give the card that Inarch wrote.",
+        ) from error
+    return plan, cut
 
 
 def write_csv(predictions: Sequence[Prediction], out: Path | None) -> None:

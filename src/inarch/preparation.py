@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,30 +15,37 @@ from inarch import __version__
 from inarch.data import SPLITS, DataSet, PixelSize, Views, open_dataset
 from inarch.errors import UsageError
 from inarch.features.machine import Machine
+from inarch.features.plan import PRECISIONS, Plan, require_precision
 from inarch.features.store import Images
+from inarch.launch.allocator import keep_memory
+from inarch.launch.plan import Decision, candidates, measured_plan
 from inarch.launch.progress import Progress
+from inarch.launch.remembered import remembered, this_processor
 from inarch.network.source import Source
-from inarch.options import StudyOptions, chosen_device
+from inarch.network.stages import Stages
+from inarch.options import AUTO, StudyOptions, chosen_device
+from inarch.report.words import plan_sentence
 from inarch.results.folder import RunFolder
 from inarch.training.trial import TrainingSettings
 
 
-def recorded_machine(folder: RunFolder, options: StudyOptions, progress: Progress) -> Machine:
-    """Device, precision and threads of this run: those of its first call, since they change the numbers.
+def recorded_environment(folder: RunFolder, options: StudyOptions, progress: Progress) -> dict[str, Any]:
+    """Device, threads and plan of this run: those of its first call, since they change the numbers.
 
-    A call that failed before it was known what the run is decides nothing.
+    At a first call the plan is still to come (`planned_machine`), and only then anything is recorded: a call that
+    failed before it was known what the run is decides nothing.
     """
+    kept = keep_memory()
     environment = folder.ledger.get_meta("environment") if folder.begun else None
     versions = {"inarch": __version__} | {n: version(n) for n in ("torch", "torchvision", "timm", "numpy")}
     if environment is None:
         environment = {
             "device": chosen_device(options.device),
-            "precision": options.precision,
             "threads": options.threads or torch.get_num_threads(),
             "versions": versions,
             "processor": platform.machine(),
+            "allocator_keeps_memory": kept,
         }
-        folder.ledger.set_meta("environment", environment)
     elif options.threads not in (None, environment["threads"]):
         raise UsageError(
             f"--threads {options.threads}: this run was begun with {environment['threads']}.",
@@ -58,7 +66,50 @@ def recorded_machine(folder: RunFolder, options: StudyOptions, progress: Progres
     torch.set_num_threads(environment["threads"])
     # Momentum of units that no longer learn decays into denormal numbers, which processors work on many times slower.
     torch.set_flush_denormal(True)
-    return Machine(chosen_device(environment["device"]), environment["precision"], environment["threads"])
+    if options.precision != AUTO:
+        remedy = "Leave --precision away, or give fp32."
+        require_precision({options.precision}, environment["device"], f"--precision {options.precision}", remedy)
+    return dict(environment)
+
+
+def planned_machine(
+    folder: RunFolder, environment: dict[str, Any], source: Source, staged: Stages, options: StudyOptions,
+    progress: Progress,
+) -> Machine:  # fmt: skip
+    """The machine with the execution plan of this run: the recorded one, or one that is measured now or was before."""
+    device = chosen_device(environment["device"])
+    if "plan" not in environment:
+        environment["plan"] = _decided(environment, source, staged, options, progress).to_json()
+        folder.ledger.set_meta("environment", environment)
+        progress.announce(plan_sentence(environment["plan"]))
+    plan = Plan.from_json(environment["plan"])
+    require_precision(
+        plan.precisions, device, "This run was begun in bf16",
+        "Go on with it where it was begun, or choose another --out.",
+    )  # fmt: skip
+    return Machine(device, plan, environment["threads"])
+
+
+def _decided(
+    environment: dict[str, Any], source: Source, staged: Stages, options: StudyOptions, progress: Progress
+) -> Decision:
+    device, batch = chosen_device(environment["device"]), options.batch_size
+    subject = this_processor(device) | {
+        "threads": environment["threads"],
+        "allocator_keeps_memory": environment["allocator_keeps_memory"],
+        "torch": version("torch"),
+        "network": source.digest,
+        "input": [source.input.channels, source.input.height, source.input.width],
+        "batch_size": batch,
+        "precision": options.precision,
+    }
+
+    def measure() -> Decision:
+        progress.note("Measuring which memory format and which precision are fastest here.")
+        runners = candidates(device, PRECISIONS if options.precision == AUTO else (options.precision,))
+        return measured_plan(source.network, staged, source.input.example(batch), device, runners)
+
+    return remembered(subject, measure, progress.announce)
 
 
 @contextmanager

@@ -13,7 +13,6 @@ from typing import Any
 from inarch.data import DataSet
 from inarch.errors import UsageError
 from inarch.features.store import PrefixStore
-from inarch.launch.allocator import keep_memory
 from inarch.launch.clock import Clock
 from inarch.launch.here import RANGE, TRIAL, Workbench
 from inarch.launch.progress import Progress
@@ -23,7 +22,13 @@ from inarch.network.adapted import stage
 from inarch.network.source import Source, SourceOptions, load_source
 from inarch.options import StudyOptions, space_of
 from inarch.outcome import Outcome
-from inarch.preparation import as_images, open_images, recorded_machine, same_threads_afterwards
+from inarch.preparation import (
+    as_images,
+    open_images,
+    planned_machine,
+    recorded_environment,
+    same_threads_afterwards,
+)
 from inarch.profile import Profile
 from inarch.report import write_report
 from inarch.results.folder import RunFolder
@@ -45,16 +50,17 @@ def fit(
     clock, profile = Clock(options.time_limit), Profile()
     if out.resolve().is_relative_to(data.resolve()):
         raise UsageError(f"--out {out} lies inside the data set {data}.", "Choose a folder outside of it.")
-    keep_memory()
     with same_threads_afterwards(), RunFolder(out) as folder:
-        machine = recorded_machine(folder, options, progress)
+        environment = recorded_environment(folder, options, progress)
         with profile.section("source network"):
             loaded = load_source(source, source_options, announce=progress.announce)
             by_hand = options.stages or None
             staged = stage(loaded.network, loaded.classification_layer, loaded.input.example(), by_hand)
         with profile.section("reading images"):
             dataset = open_images(data, loaded, options, folder, progress)
-        settings = options.settings(len(dataset.train))
+        with profile.section("measuring"):
+            machine = planned_machine(folder, environment, loaded, staged, options, progress)
+        settings = options.settings(len(dataset.train), machine.plan)
         folder.require_identity(identity_of(loaded, dataset, options, settings))
         store = PrefixStore(staged, as_images(dataset, loaded, settings), machine, epochs=settings.epochs)
         store.profile = profile
@@ -73,7 +79,7 @@ def fit(
         }
         delivered = bench.restore(outcome.chosen.results[0].trial)
         with profile.section("model and report"):
-            write_model(folder.path / "model", loaded, delivered, dataset.classes, options.stages)
+            write_model(folder.path / "model", loaded, delivered, dataset.classes, options.stages, machine.plan)
             folder.write_json("results.json", results)
             write_report(folder.path)
         # Once more, for the profile to hold the time that all this took.

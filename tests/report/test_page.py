@@ -123,6 +123,37 @@ def test_a_comparison_that_could_not_be_made_says_why(results: dict[str, Any]) -
     assert "not compared: No configuration that keeps the layer was tried." in Page(render(results)).text
 
 
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {},
+            "Execution plan: channels last, frozen stages in bf16 (1.9 times as fast), trained ones in fp32, as "
+            "measured against channels last in fp32.",
+        ),
+        (
+            {"frozen": "fp32", "gain": {"frozen": 1.0, "trained": 1.0}},
+            "Execution plan: channels last, frozen stages in fp32, trained ones in fp32: nothing else that was "
+            "measured is faster by a tenth.",
+        ),
+        (
+            {"memory_format": "contiguous", "trained": "bf16", "gain": {"frozen": None, "trained": None}},
+            "Execution plan: contiguous, frozen stages in bf16, trained ones in bf16.",
+        ),
+    ],
+)
+def test_the_plan_and_what_it_gained_are_one_sentence(
+    results: dict[str, Any], changes: dict[str, Any], sentence: str
+) -> None:
+    results["cost"]["environment"]["plan"] |= changes
+    assert sentence in Page(render(results)).text
+
+
+def test_a_study_from_before_plans_still_has_a_page(results: dict[str, Any]) -> None:
+    del results["cost"]["environment"]["plan"]
+    assert "Execution plan" not in Page(render(results)).text
+
+
 def test_a_study_without_curve_five_classes_or_settings_still_has_a_page(results: dict[str, Any]) -> None:
     results |= {"curve": [], "paired": [], "left_out": []}
     results["dataset"] |= {"warnings": [], "set_aside": []}

@@ -31,6 +31,7 @@ WRONG: list[tuple[tuple[str | int, ...], Any, str]] = [
     (("kept_layer", "kept"), None, r"kept_layer\.reason is missing"),
     (("paired", 0, "of"), "chance", r"paired\.0\.of is 'chance', expected 'images and seeds' or 'images'"),
     (("settings", "epochs"), math.inf, r"settings\.epochs is inf"),
+    (("cost", "environment", "plan", "gain", "frozen"), "1.9", r"plan\.gain\.frozen is '1\.9', expected a number"),
 ]
 
 

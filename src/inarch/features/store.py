@@ -63,8 +63,8 @@ class PrefixStore:
     def read(self, cut: int, split: str, positions: np.ndarray, view: int | None) -> Tensor:
         """Activations at `cut` of the images at `positions` of a split; `view` None is the evaluation view."""
         if cut in self.kept_cuts:
-            return self._all(cut, split, view)[torch.from_numpy(positions)].to(self.machine.device)
-        return self._run(0, cut, self._pixels(split, positions, view))
+            return self.machine.hand_over(self._all(cut, split, view)[torch.from_numpy(positions)])
+        return self.machine.hand_over(self._run(0, cut, self._pixels(split, positions, view)))
 
     def holds(self, cut: int, view: int | None) -> bool:
         """Whether a view of the training split is held at a cut: a matter of cost, not of what is read."""
@@ -108,7 +108,7 @@ class PrefixStore:
         if segment is None:
             segment = self._segments[start, stop] = self._staged.segment(start, stop)
         segment.eval()
-        with self.profile.section("prefix passes"), torch.no_grad(), self.machine.autocast():
+        with self.profile.section("prefix passes"), torch.no_grad(), self.machine.autocast(frozen=True):
             return segment(x)
 
     def _make_room(self, cut: int, images: int) -> None:

@@ -50,7 +50,7 @@ class Workbench:
                 "Use a network with more layers.",
             )
         # Weights and pixels must agree on the memory format, or every layer converts: tens of times slower here.
-        self._network = network.to(memory_format=torch.channels_last)
+        self._network = network.to(memory_format=store.machine.plan.layout)
         self._source_weights = {name: value.clone() for name, value in network.state_dict().items()}
         self.widths = Widths(staged.stages[-2].output_shape[0], staged.stages[-1].output_shape[0], store.images.classes)
 
@@ -162,7 +162,7 @@ class Workbench:
 
         def forward() -> Tensor:
             network.eval()
-            with torch.no_grad(), self.store.machine.autocast():
+            with torch.no_grad(), self.store.machine.autocast(frozen=True):
                 return network(pixels)
 
         with self.store.profile.section("measuring"), torch.random.fork_rng(devices=[]):

@@ -86,6 +86,12 @@ class AdaptedNetwork(nn.Module):
         """What the graft brought."""
         return list(self.graft.parameters())
 
+    def at_cut(self, cut: int) -> AdaptedNetwork:
+        """The same modules and the same graft, frozen up to another cut."""
+        other = AdaptedNetwork(self.staged, self.configuration, self.widths, cut=cut, seed=0)
+        other.graft = self.graft
+        return other.train(self.training)
+
     def source_and_graft(self) -> dict[str, Tensor]:
         """Parameters and buffers under the names that they have where nothing is frozen, whatever the cut."""
         whole = AdaptedNetwork(self.staged, self.configuration, self.widths, cut=0, seed=0)

@@ -50,7 +50,7 @@ def render(results: Mapping[str, Any]) -> str:
         function.__name__: function
         for function in (
             words.role, words.percent, words.percent_range, words.points, words.points_range, words.p_value, words.rate,
-            words.duration, words.configuration, words.frozen, words.setting,
+            words.duration, words.configuration, words.frozen, words.setting, words.plan_sentence,
         )
     }  # fmt: skip
     template = environment.from_string(files("inarch.report").joinpath("template.html.j2").read_text(encoding="utf-8"))

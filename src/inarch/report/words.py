@@ -69,6 +69,23 @@ def frozen(cut: Mapping[str, Any]) -> str:
     return "nothing" if cut["index"] == 0 else f"{cut['index']} stages, up to {cut['name']}"
 
 
+def plan_sentence(plan: Mapping[str, Any]) -> str:
+    """An execution plan (`cost.environment.plan`) and what it gains."""
+    layout = plan["memory_format"].replace("_", " ")
+    gains = plan["gain"]
+    frozen, trained = (f"{plan[name]}{_gain(gains[name])}" for name in ("frozen", "trained"))
+    text = f"Execution plan: {layout}, frozen stages in {frozen}, trained ones in {trained}"
+    if None in (gains["frozen"], gains["trained"]):
+        return f"{text}."
+    if gains["frozen"] == gains["trained"] == 1.0:
+        return f"{text}: nothing else that was measured is faster by a tenth."
+    return f"{text}, as measured against channels last in fp32."
+
+
+def _gain(gain: float | None) -> str:
+    return "" if gain in (None, 1.0) else f" ({gain:.2g} times as fast)"
+
+
 def setting(value: Any) -> str:
     """A recorded setting of any kind, on one line."""
     if isinstance(value, Mapping):

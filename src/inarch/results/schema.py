@@ -161,6 +161,16 @@ _TESTED: Final = _object(
     also=_PLACE,
 )
 
+_GAIN: Final = _optional(_number(0.0))
+_PLAN: Final = _object(
+    {
+        "memory_format": _text(),
+        "frozen": _text(),
+        "trained": _text(),
+        "gain": _object({"frozen": _GAIN, "trained": _GAIN}),
+    }
+)
+
 
 def _test(value: Any, place: str) -> None:
     _object({"chosen": _TESTED, "model": _TESTED})(value, place)
@@ -194,7 +204,10 @@ _RESULTS: Final = _object(
         "test": _test,
         "kept_layer": _kept_layer,
         "paired": _list(_object({"against": _text(), "p_holm": _FRACTION, **_DIFFERENCE})),
-        "cost": _object({"seconds": _number(0.0), "trials": _number(0, whole=True)}),
+        "cost": _object(
+            {"seconds": _number(0.0), "trials": _number(0, whole=True)},
+            also={"environment": _object({}, also={"plan": _PLAN})},
+        ),
         "left_out": _list(_text()),
         "validation_standard_error": _number(0.0, 1.0),
     },

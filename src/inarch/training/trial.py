@@ -10,11 +10,11 @@ from typing import Any
 
 from inarch.data import Augmentation
 from inarch.errors import UsageError
+from inarch.features.plan import PRECISIONS
 from inarch.network.grafts import Configuration
 
 OPTIMISERS = ("sgd", "adamw")
 BALANCES = ("none", "loss", "sampler")
-PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class TrainingSettings:
 
     epochs: passes over the training images. batch_size: images a step. weight_decay: for every trained parameter.
     warmup: share of all steps with a linearly rising rate, then cosine. label_smoothing: from 0 to 1.
+    precision: of what trains. frozen_precision: of passes through frozen stages.
     """
 
     epochs: int
@@ -34,13 +35,17 @@ class TrainingSettings:
     label_smoothing: float = 0.1
     balance: str = "none"
     precision: str = "fp32"
+    frozen_precision: str = "fp32"
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
         for name, low in (("epochs", 1), ("batch_size", 2)):
             if getattr(self, name) < low:
                 raise UsageError(f"{name} is {getattr(self, name)}.", f"Give at least {low}.")
-        for name, known in (("optimiser", OPTIMISERS), ("balance", BALANCES), ("precision", PRECISIONS)):
+        for name, known in (
+            ("optimiser", OPTIMISERS), ("balance", BALANCES), ("precision", PRECISIONS),
+            ("frozen_precision", PRECISIONS),
+        ):  # fmt: skip
             if getattr(self, name) not in known:
                 raise UsageError(f"{name} is '{getattr(self, name)}'.", f"Choose one of: {', '.join(known)}.")
         if not 0 <= self.label_smoothing < 1:

@@ -1,0 +1,209 @@
+"""The execution plan of a study: which memory format and which precisions are fastest for its network on this machine.
+
+Candidates run in turn, and their shortest times count, since whatever disturbs a machine only adds. First a glance at
+a small batch drops a memory format that is hopeless, then the forward pass of frozen stages and a training step of the
+whole network are measured at the study's batch and image size. The default stays unless another is faster by a tenth.
+
+Not among the candidates: `torch.compile`, which took 16 to 63 seconds to warm up and seldom won on processors, and
+smaller batches for the frozen pass, which gained nothing (docs/lab-notebook.md).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from inarch.features.machine import Machine
+from inarch.features.plan import MEMORY_FORMATS, PRECISIONS, Plan, computes_in_bf16
+from inarch.network.stages import Stages
+
+# By how much a candidate must beat the default: less is within what other work does to a short measurement.
+MARGIN = 1.1
+# A candidate that takes so many times as long as the best leaves the race.
+HOPELESS = 2.0
+# Fewest and most rounds of a race, and the seconds after which no round begins once the fewest are run.
+ROUNDS = (3, 20)
+SECONDS = 1.5
+# The share of a batch that a first glance takes.
+GLANCE = 8
+
+# A memory format and a precision. In a list of candidates the first is the default.
+Candidate = tuple[str, str]
+Times = Mapping[Candidate, float]
+
+
+@final
+@dataclass(frozen=True)
+class Decision:
+    """A plan and what it gains: how many times as fast as channels last in fp32 it is, in forward passes through frozen
+    stages and in training steps; None where that was not or could not be measured."""
+
+    plan: Plan
+    frozen_gain: float | None = None
+    trained_gain: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return self.plan.to_json() | {"gain": {"frozen": self.frozen_gain, "trained": self.trained_gain}}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Decision:
+        """`KeyError`, `TypeError` or `ValueError` where `value` is none."""
+        gains = [value["gain"][name] for name in ("frozen", "trained")]
+        known = [None if gain is None else float(gain) for gain in gains]
+        if not all(gain is None or (math.isfinite(gain) and gain > 0) for gain in known):
+            raise ValueError(f"gains {gains}")
+        return cls(Plan.from_json(value), *known)
+
+
+def candidates(device: str, precisions: Sequence[str] = PRECISIONS) -> list[Candidate]:
+    """Every memory format with every one of `precisions` in which the device computes."""
+    usable = [p for p in precisions if p != "bf16" or computes_in_bf16(device)]
+    return [(memory_format, precision) for memory_format in MEMORY_FORMATS for precision in usable]
+
+
+def measured_plan(
+    network: nn.Module, staged: Stages, images: Tensor, device: str, runners: Sequence[Candidate]
+) -> Decision:
+    """Measures the `runners` on `images` [batch, channels, height, width] and decides.
+
+    The network's weights, buffers and modes, and the random state, are as before afterwards.
+    """
+    with _rehearsing(network, staged, device) as rehearsal:
+        few = images[: max(2, len(images) // GLANCE)]
+        left = survivors(race(runners, lambda runner: rehearsal.forward(runner, few)))
+        forward = race(left, lambda runner: rehearsal.forward(runner, images))
+        training = race(survivors(forward), lambda runner: rehearsal.step(runner, images))
+    return decide(runners[0], forward, training)
+
+
+def race(
+    runners: Sequence[Candidate], run: Callable[[Candidate], float], *, seconds: float = SECONDS
+) -> dict[Candidate, float]:
+    """The shortest time of each candidate, run in turn; those that are hopeless run no further than that shows.
+
+    The first of `runners` is what others are compared with and always stays. Infinity: one that is alone, which is not
+    run, and one that cannot compute the network at all.
+    """
+    times = dict.fromkeys(runners, math.inf)
+    if len(runners) < 2:
+        return times
+    running = [runner for runner in runners if _can(runner, run)]
+    start = time.perf_counter()
+    for done in range(ROUNDS[1]):
+        if len(running) < 2 or (done >= ROUNDS[0] and time.perf_counter() - start > seconds):
+            break
+        for runner in running:
+            times[runner] = min(times[runner], run(runner))
+        best = min(times.values())
+        running = [r for r in running if r == runners[0] or times[r] <= HOPELESS * best]
+    return times
+
+
+def _can(runner: Candidate, run: Callable[[Candidate], float]) -> bool:
+    """Runs once what is prepared at a first call and is not part of the work; False where PyTorch cannot do it."""
+    try:
+        run(runner)
+    except RuntimeError:  # an operation without a version for this precision, too little memory
+        return False
+    return True
+
+
+def survivors(times: Times) -> list[Candidate]:
+    """The candidates that are not hopeless, and the first."""
+    first, best = next(iter(times)), min(times.values())
+    return [r for r, seconds in times.items() if r == first or (seconds <= HOPELESS * best and seconds < math.inf)]
+
+
+def decide(default: Candidate, forward: Times, training: Times) -> Decision:
+    """The plan with the least time for a forward pass and a training step, each in its own precision, if it is faster
+    than the default by the margin; so too a precision other than the first of its memory format."""
+    plans = {}
+    for memory_format in dict.fromkeys(f for f, _ in training):
+        frozen, trained = (_fastest(times, memory_format) for times in (forward, training))
+        plans[frozen, trained] = forward[frozen] + training[trained]
+    (frozen, trained), least = next(iter(plans.items()))
+    for pair, seconds in plans.items():
+        if seconds * MARGIN < least:
+            (frozen, trained), least = pair, seconds
+    plan = Plan(frozen[0], frozen[1], trained[1])
+    if default[1] != "fp32":
+        return Decision(plan)
+    return Decision(plan, _gain(forward, default, frozen), _gain(training, default, trained))
+
+
+def _fastest(times: Times, memory_format: str) -> Candidate:
+    """The first candidate of a memory format, or one that beats it by the margin."""
+    rivals = [runner for runner in times if runner[0] == memory_format]
+    best = min(rivals, key=lambda runner: times[runner])
+    return best if times[best] * MARGIN < times[rivals[0]] else rivals[0]
+
+
+def _gain(times: Times, default: Candidate, chosen: Candidate) -> float | None:
+    if chosen == default:
+        return 1.0
+    return round(times[default] / times[chosen], 3) if times[default] < math.inf else None
+
+
+@final
+class _Rehearsal:
+    """The two kinds of work of a study, on images that only look like some; returns the seconds that they took."""
+
+    def __init__(self, network: nn.Module, staged: Stages, device: str) -> None:
+        last = len(staged.stages)
+        self._network, self._device = network, device
+        self._frozen, self._whole = staged.segment(0, max(1, last - 1)), staged.segment(0, last)
+
+    def forward(self, runner: Candidate, images: Tensor) -> float:
+        machine, pixels = self._made_ready(runner, images)
+        self._frozen.eval()
+        start = self._now()
+        with torch.no_grad(), machine.autocast(frozen=True):
+            self._frozen(pixels)
+        return self._now() - start
+
+    def step(self, runner: Candidate, images: Tensor) -> float:
+        machine, pixels = self._made_ready(runner, images)
+        labels = torch.zeros(len(images), dtype=torch.long, device=pixels.device)
+        self._whole.train()
+        start = self._now()
+        with machine.autocast():
+            logits = self._whole(pixels)
+        F.cross_entropy(logits.float(), labels).backward()
+        seconds = self._now() - start
+        self._network.zero_grad(set_to_none=True)
+        return seconds
+
+    def _made_ready(self, runner: Candidate, images: Tensor) -> tuple[Machine, Tensor]:
+        memory_format, precision = runner
+        machine = Machine(self._device, Plan(memory_format, precision, precision))
+        self._network.to(self._device).to(memory_format=machine.plan.layout)
+        return machine, machine.place(images)
+
+    def _now(self) -> float:
+        if torch.device(self._device).type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+
+@contextmanager
+def _rehearsing(network: nn.Module, staged: Stages, device: str) -> Iterator[_Rehearsal]:
+    weights = {name: value.clone() for name, value in network.state_dict().items()}
+    modes = {module: module.training for module in network.modules()}
+    accelerators = [torch.device(device)] if torch.device(device).type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=accelerators):
+            yield _Rehearsal(network, staged, device)
+    finally:
+        network.zero_grad(set_to_none=True)
+        network.to("cpu").to(memory_format=torch.contiguous_format)
+        network.load_state_dict(weights)
+        for module, training in modes.items():
+            module.training = training

@@ -1,0 +1,145 @@
+"""The fastest plan is found in turn, by shortest times, and only a clear gain counts."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from toy import SIDE, toy_network
+from workbench import LAYER, workbench
+
+from inarch.features.plan import PRECISIONS, Plan
+from inarch.launch.plan import ROUNDS, Candidate, Decision, candidates, decide, measured_plan, race, survivors
+from inarch.network.card import InputSpec
+from inarch.network.stages import stage_network
+
+LAST, BEST = ("channels_last", "fp32"), ("channels_last", "bf16")
+ROW, ROW_BF16 = ("contiguous", "fp32"), ("contiguous", "bf16")
+
+
+def test_the_shortest_time_counts_and_the_first_call_does_not() -> None:
+    times = {LAST: iter([0.1, 3.0, 2.0, *[5.0] * 99]), BEST: iter([9.0, 4.0, 2.5, *[3.0] * 99])}
+    assert race([LAST, BEST], lambda runner: next(times[runner]), seconds=0) == {LAST: 2.0, BEST: 2.5}
+
+
+def test_candidates_run_in_turn_and_the_hopeless_leave_but_the_first_stays() -> None:
+    seconds = {LAST: 5.0, BEST: 1.0, ROW: 1.9, ROW_BF16: 2.1}
+    calls: list[Candidate] = []
+
+    def run(runner: Candidate) -> float:
+        calls.append(runner)
+        return seconds[runner]
+
+    assert race(list(seconds), run) == seconds
+    assert calls[:8] == [*seconds, *seconds]
+    assert Counter(calls) == {LAST: 1 + ROUNDS[1], BEST: 1 + ROUNDS[1], ROW: 1 + ROUNDS[1], ROW_BF16: 2}
+    assert survivors(seconds) == [LAST, BEST, ROW]
+
+
+def test_a_candidate_that_cannot_compute_the_network_leaves_and_ends_nothing() -> None:
+    def run(runner: Candidate) -> float:
+        if runner[1] == "bf16":
+            raise RuntimeError('"unusual_kernel" not implemented for BFloat16')
+        return 1.0
+
+    times = race([LAST, BEST, ROW], run, seconds=0)
+    assert times == {LAST: 1.0, BEST: math.inf, ROW: 1.0}
+    assert survivors(times) == [LAST, ROW]
+    assert decide(LAST, times, times) == Decision(Plan(), 1.0, 1.0)
+
+
+def test_where_no_candidate_can_compute_the_network_the_default_is_left_to_say_so() -> None:
+    def run(runner: Candidate) -> float:
+        raise RuntimeError("out of memory")
+
+    times = race([LAST, BEST, ROW], run)
+    assert set(times.values()) == {math.inf}
+    assert survivors(times) == [LAST]
+    assert decide(LAST, times, times) == Decision(Plan(), 1.0, 1.0)
+
+
+def test_where_only_the_default_cannot_another_is_taken_and_nothing_is_said_to_be_gained() -> None:
+    times = {LAST: math.inf, ROW: 2.0}
+    assert decide(LAST, times, times) == Decision(Plan("contiguous"), None, None)
+
+
+def test_one_that_is_alone_need_not_run() -> None:
+    def run(runner: Candidate) -> float:
+        raise AssertionError
+
+    assert race([LAST], run) == {LAST: math.inf}
+    assert decide(LAST, race([LAST], run), race([LAST], run)) == Decision(Plan(), 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("forward", "training", "expected"),
+    [
+        ({LAST: 1.0, BEST: 0.92}, {LAST: 3.0, BEST: 2.8}, Decision(Plan(), 1.0, 1.0)),
+        ({LAST: 1.0, BEST: 0.5}, {LAST: 3.0, BEST: 2.9}, Decision(Plan(frozen="bf16"), 2.0, 1.0)),
+        ({LAST: 1.0, BEST: 1.5}, {LAST: 3.0, BEST: 2.0}, Decision(Plan(trained="bf16"), 1.0, 1.5)),
+        ({LAST: 1.0, BEST: 0.5, ROW: 1.8}, {LAST: 3.0, BEST: 1.5}, Decision(Plan(frozen="bf16", trained="bf16"), 2, 2)),
+        ({LAST: 1.0, ROW: 0.9}, {LAST: 3.0, ROW: 2.9}, Decision(Plan(), 1.0, 1.0)),
+        ({LAST: 1.0, ROW: 1.25}, {LAST: 3.0, ROW: 2.0}, Decision(Plan("contiguous"), 0.8, 1.5)),
+        (
+            {LAST: 1.0, BEST: 0.5, ROW: 0.9, ROW_BF16: 0.1},
+            {LAST: 3.0, BEST: 2.0, ROW: 1.5},
+            Decision(Plan("contiguous", "bf16", "fp32"), 10.0, 2.0),
+        ),
+        # The default was hopeless in every way, and yet there to be compared with.
+        ({LAST: 8.0, ROW: 1.0}, {LAST: 9.0, ROW: 3.0}, Decision(Plan("contiguous"), 8.0, 3.0)),
+    ],
+)
+def test_the_default_stays_unless_another_is_faster_by_a_tenth(
+    forward: dict[Candidate, float], training: dict[Candidate, float], expected: Decision
+) -> None:
+    assert decide(LAST, forward, training) == expected
+
+
+def test_what_was_asked_for_is_not_compared_with_what_was_not_measured() -> None:
+    found = decide(BEST, {BEST: 1.0, ROW_BF16: 0.5}, {BEST: 1.0, ROW_BF16: 0.5})
+    assert found == Decision(Plan("contiguous", "bf16", "bf16"), None, None)
+
+
+@pytest.mark.usefixtures("no_bf16_here")
+def test_bf16_is_no_candidate_where_the_machine_has_none() -> None:
+    assert candidates("cpu") == [LAST, ROW]
+
+
+@pytest.mark.usefixtures("bf16_here")
+def test_the_first_candidate_is_the_default_of_what_was_asked() -> None:
+    assert candidates("cpu") == [LAST, BEST, ROW, ROW_BF16]
+    assert candidates("cpu", ("bf16",)) == [BEST, ROW_BF16]
+
+
+@pytest.mark.usefixtures("bf16_here")
+def test_measuring_leaves_weights_buffers_modes_and_random_state_as_they_were() -> None:
+    network = toy_network().eval()
+    spec = InputSpec(3, SIDE, SIDE, (0.5,) * 3, (0.5,) * 3)
+    staged = stage_network(network, LAYER, spec.example())
+    before, random = {k: v.clone() for k, v in network.state_dict().items()}, torch.get_rng_state()
+    found = measured_plan(network, staged, spec.example(8), "cpu", candidates("cpu"))
+    assert found.plan.memory_format in ("channels_last", "contiguous")
+    assert found.plan.precisions <= set(PRECISIONS)
+    assert found.frozen_gain is not None
+    assert torch.equal(random, torch.get_rng_state())
+    assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
+    assert not any(module.training for module in network.modules())
+    assert all(p.grad is None and p.requires_grad for p in network.parameters())
+
+
+@pytest.mark.usefixtures("bf16_here")
+def test_a_network_measured_before_its_trials_trains_to_the_same_bits(tmp_path: Path) -> None:
+    from workbench import SETTINGS
+
+    from inarch.network.grafts import Configuration
+    from inarch.training.fit import Watch
+    from inarch.training.trial import Trial
+
+    trial = Trial(Configuration("retain", "l2"), 0, "fine-tuning", 0.01, 0.05, 1, SETTINGS)
+    with workbench(tmp_path / "one") as bench:
+        expected = bench.run(trial, Watch())
+    with workbench(tmp_path / "two", measured=True) as bench:
+        assert bench.run(trial, Watch()) == expected
