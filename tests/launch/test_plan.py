@@ -34,9 +34,14 @@ def test_candidates_run_in_turn_and_the_hopeless_leave_but_the_first_stays() -> 
         return seconds[runner]
 
     assert race(list(seconds), run) == seconds
-    assert calls[:8] == [*seconds, *seconds]
-    assert Counter(calls) == {LAST: 1 + ROUNDS[1], BEST: 1 + ROUNDS[1], ROW: 1 + ROUNDS[1], ROW_BF16: 2}
+    assert calls[:12] == 3 * [*seconds]
+    assert Counter(calls) == {LAST: 1 + ROUNDS[1], BEST: 1 + ROUNDS[1], ROW: 1 + ROUNDS[1], ROW_BF16: 3}
     assert survivors(seconds) == [LAST, BEST, ROW]
+
+
+def test_one_disturbance_drops_nobody() -> None:
+    times = {LAST: iter([0.0, *[3.0] * 99]), BEST: iter([0.0, 9.0, *[1.0] * 99])}
+    assert race([LAST, BEST], lambda runner: next(times[runner]), seconds=0) == {LAST: 3.0, BEST: 1.0}
 
 
 def test_a_candidate_that_cannot_compute_the_network_leaves_and_ends_nothing() -> None:
@@ -112,6 +117,32 @@ def test_bf16_is_no_candidate_where_the_machine_has_none() -> None:
 def test_the_first_candidate_is_the_default_of_what_was_asked() -> None:
     assert candidates("cpu") == [LAST, BEST, ROW, ROW_BF16]
     assert candidates("cpu", ("bf16",)) == [BEST, ROW_BF16]
+
+
+@pytest.mark.usefixtures("bf16_here")
+def test_a_glance_at_a_small_batch_drops_memory_formats_and_judges_no_precision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Rehearsal:
+        """Contiguous is ten times slower; bf16 is slow on small batches and fast on large ones."""
+
+        def __init__(self, *arguments: object) -> None: ...
+
+        def forward(self, runner: Candidate, images: torch.Tensor) -> float:
+            small = len(images) < 32
+            assert small or runner[0] != "contiguous"
+            return {"fp32": 1.0, "bf16": 5.0 if small else 0.5}[runner[1]] * (10 if runner[0] == "contiguous" else 1)
+
+        def step(self, runner: Candidate, images: torch.Tensor) -> float:
+            assert len(images) == 32
+            assert runner[0] != "contiguous"
+            return 3.0
+
+    monkeypatch.setattr("inarch.launch.plan._Rehearsal", Rehearsal)
+    network = toy_network().eval()
+    staged = stage_network(network, LAYER, torch.zeros(2, 3, SIDE, SIDE))
+    found = measured_plan(network, staged, torch.zeros(32, 3, SIDE, SIDE), "cpu", candidates("cpu"))
+    assert found == Decision(Plan(frozen="bf16"), 2.0, 1.0)
 
 
 @pytest.mark.usefixtures("bf16_here")
