@@ -173,7 +173,7 @@ MOMENTS = (
     ("inarch.training.range_test:_sweep", 2),
     ("inarch.training.fit:Watch.step", 5),
     ("inarch.launch.here:write_weights", 3),
-    ("inarch.results.ledger:Ledger.add", 4),
+    ("inarch.results.ledger:Ledger.add_all", 4),
     ("inarch.launch.here:Workbench.keep_checkpoints", 2),
     ("inarch.results.ledger:_row", 6),
     ("inarch.study:Workbench.test", 3),
@@ -200,6 +200,36 @@ def test_killed_at_every_kind_of_moment_a_study_goes_on_to_the_same_results(
     assert [row[:2] for row in rows(out) if row[2] != "test"] == [row[:2] for row in rows(short) if row[2] != "test"]
     assert without_cost(results_of(out)) == without_cost(results_of(short))
     assert not list(out.rglob("*.part"))
+
+
+def batches_of(folder: Path) -> list[tuple[str, ...]]:
+    """What was trained together, in the order of the records."""
+    found = [tuple(json.loads(row[4])["together"]) for row in rows(folder) if row[2] == "trial"]
+    return list(dict.fromkeys(found))
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        ("inarch.training.fit:Watch.step", 2),
+        ("inarch.launch.here:write_weights", 2),
+        ("inarch.results.ledger:_row", 4),  # the range tests have written two
+    ],
+    ids=["in training", "between two checkpoints", "between two records"],
+)
+def test_killed_in_the_middle_of_a_batch_nothing_of_it_is_recorded_and_the_same_batch_runs_again(
+    short: Path, command: Command, tmp_path: Path, moment: tuple[str, int]
+) -> None:
+    assert len(batches_of(short)[0]) > 2
+    out = tmp_path / "run"
+    child = start(*command(out, *SHORT), die_at=moment)
+    child.join(120)
+    assert child.exitcode == -signal.SIGKILL
+    child.close()
+    assert {row[2] for row in rows(out)} == {"range-test"}
+    fitted(command, out, *SHORT)
+    assert batches_of(out) == batches_of(short)
+    assert without_cost(results_of(out)) == without_cost(results_of(short))
 
 
 def test_killed_at_random_times_a_study_goes_on_to_the_same_results(
@@ -367,7 +397,7 @@ class Counted:
         patch.setattr(Workbench, "run", counted)
         patch.setattr("inarch.study.Clock.left", lambda clock: self.left)
         patch.setattr("inarch.study.Clock.passed", lambda clock: 0.0)
-        patch.setattr("inarch.launch.cost.CostModel.seconds", lambda model, trial: 1.0)
+        patch.setattr("inarch.launch.cost.CostModel.seconds", lambda model, *trials: 1.0)
         patch.setattr("inarch.launch.runner.CLOSING_SECONDS", 0.0)
 
 
@@ -385,7 +415,9 @@ def test_stopped_by_the_time_limit_a_study_says_what_is_left_and_without_limit_i
         results = results_of(out)
         validate_results(results)
         assert {"chosen", "model", "traditional", "linear_probe"} <= results["test"].keys()
-        assert 0 < results["cost"]["trials_this_call"] <= limit + 1
+        done = [json.loads(row[4])["together"] for row in rows(out)[len(before) :] if row[2] == "trial"]
+        assert 0 < len({tuple(together) for together in done}) <= limit + 1
+        assert results["cost"]["trials_this_call"] == len(done)
         assert results["left_out"]
         assert (out / "model" / "card.json").is_file()
     before = rows(out)

@@ -94,9 +94,9 @@ def test_the_training_loss_falls_with_every_method_on_every_graft(tmp_path: Path
 
 def test_a_diverging_trial_is_recorded_as_failed_with_its_reason_and_rates(tmp_path: Path) -> None:
     with workbench(tmp_path) as bench:
-        result = bench.run(a_trial(cut=0, learning_rate=1e30, new_layer_learning_rate=1e30), Watch())
+        (result,) = bench.run([a_trial(cut=0, learning_rate=1e30, new_layer_learning_rate=1e30)], Watch())
         (record,) = bench.folder.ledger.records(TRIAL)
-        again = bench.run(a_trial(cut=0), Watch())
+        (again,) = bench.run([a_trial(cut=0)], Watch())
     assert result.accuracy < 0
     assert record.outcome["status"] == "failed"
     assert "training loss became" in record.outcome["reason"]
@@ -107,7 +107,7 @@ def test_a_diverging_trial_is_recorded_as_failed_with_its_reason_and_rates(tmp_p
 def test_a_trial_stops_at_its_deadline_and_leaves_no_record(tmp_path: Path) -> None:
     with workbench(tmp_path) as bench:
         with pytest.raises(OutOfTimeError):
-            bench.run(a_trial(), Watch(deadline=time.monotonic() - 1))
+            bench.run([a_trial()], Watch(deadline=time.monotonic() - 1))
         assert bench.folder.ledger.records(TRIAL) == []
 
 
@@ -121,7 +121,7 @@ def test_a_training_set_of_one_more_than_a_batch_trains_with_batch_normalisation
     with workbench(tmp_path) as bench:
         images = len(bench.store.images.rows["train"])
         trial = a_trial(Configuration("retain", "batch"), settings=replace(SETTINGS, batch_size=images - 1))
-        result = bench.run(trial, Watch())
+        (result,) = bench.run([trial], Watch())
     assert result.accuracy >= 0
 
 
@@ -145,7 +145,7 @@ def test_the_balance_of_the_loss_changes_what_is_learned(tmp_path: Path) -> None
     with workbench(tmp_path) as bench:
         bench.store.images.labels["train"][: len(bench.store.images.labels["train"]) // 2] = 0
         found = [
-            bench.run(a_trial(settings=replace(SETTINGS, balance=balance)), Watch()).log_loss
+            bench.run([a_trial(settings=replace(SETTINGS, balance=balance))], Watch())[0].log_loss
             for balance in ("none", "loss")
         ]
     assert found[0] != found[1]

@@ -17,6 +17,9 @@ from inarch.network.stages import Stages
 from inarch.training.fit import view_number
 from inarch.training.trial import Trial
 
+# What a further trial adds to the steps of those that it is trained together with (docs/lab-notebook.md).
+STACKED_SHARE = 0.25
+
 
 @dataclass(frozen=True)
 class Speeds:
@@ -43,18 +46,24 @@ class CostModel:
     speeds: Speeds
     _ratios: list[float] = field(default_factory=list)
 
-    def seconds(self, trial: Trial) -> float:
-        return self.raw(trial) * self._correction()
+    def seconds(self, *batch: Trial) -> float:
+        """Seconds of a trial, or of several that are trained together."""
+        return self.raw(*batch) * self._correction()
 
     def learn(self, raw: float, seconds: float) -> None:
-        """Takes a finished trial into account: its raw estimate from before it ran, and what it took."""
+        """Takes a finished batch into account: its raw estimate from before it ran, and what it took."""
         self._ratios.append(seconds / max(1e-6, raw))
 
     def _correction(self) -> float:
         return min(4.0, max(0.25, median(self._ratios[-15:]))) if self._ratios else 1.2
 
-    def raw(self, trial: Trial) -> float:
-        """Seconds before the correction."""
+    def raw(self, *batch: Trial) -> float:
+        """Seconds before the correction. What is trained together shares its activations, and most of its steps."""
+        trial = batch[0]
+        steps = trial.settings.epochs * len(self.store.images.rows["train"]) / trial.settings.batch_size
+        return self._alone(trial) + STACKED_SHARE * (len(batch) - 1) * steps * self.speeds.head
+
+    def _alone(self, trial: Trial) -> float:
         images = len(self.store.images.rows["train"])
         validation = len(self.store.images.rows["validation"])
         epochs, batch = trial.settings.epochs, trial.settings.batch_size

@@ -1,10 +1,11 @@
-"""Trials run on this machine, one after the other, each becoming a record as soon as it ends."""
+"""Trials run on this machine, one batch after the other, each becoming records as soon as it ends."""
 
 from __future__ import annotations
 
 import math
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, final
@@ -26,7 +27,7 @@ from inarch.results.folder import RunFolder
 from inarch.results.ledger import Record
 from inarch.results.metrics import classification_metrics
 from inarch.search.space import FAILED, TRADITIONAL, Result
-from inarch.training.fit import Watch, predict, train
+from inarch.training.fit import Trained, Watch, predict, train_together
 from inarch.training.range_test import range_test
 from inarch.training.trial import TrainingSettings, Trial, digest
 
@@ -61,31 +62,45 @@ class Workbench:
             adapted = AdaptedNetwork(self.staged, trial.configuration, self.widths, cut=trial.cut, seed=trial.seed)
             return adapted.to(self.store.machine.device)
 
-    def run(self, trial: Trial, watch: Watch) -> Result:
-        """Trains and records; a trial that cannot be trained is recorded as failed with its reason."""
+    def run(self, batch: Sequence[Trial], watch: Watch) -> list[Result]:
+        """Trains trials together and records them in one transaction.
+
+        A trial that cannot be trained is recorded as failed with its reason.
+        """
         start = time.monotonic()
-        network, method = self.network(trial), make_method(trial.method)
-        arrays: dict[str, np.ndarray] = {}
         self.store.tick = watch.check
         try:
-            with self.store.profile.section("training"):
-                trained = train(network, trial, self.store, method, watch)
-        except TrainingError as error:
-            outcome: dict[str, Any] = {"status": "failed", "reason": str(error)}
-        else:
-            arrays["validation"] = trained.validation.astype(np.float32)
-            outcome = {
-                "status": "finished",
-                "validation": classification_metrics(trained.validation, self.store.images.labels["validation"]),
-                "epochs": [asdict(epoch) for epoch in trained.epochs],
-            }
-            self._save(trial, network)
+            networks, outcomes = self._train(batch, watch)
         finally:
             self.store.tick = lambda: None
-        seconds = time.monotonic() - start
-        record = Record(trial.key, TRIAL, trial.to_json(), outcome, arrays, seconds)
-        self._record(record)
-        return result_of(trial, record)
+        for trial, network, outcome in zip(batch, networks, outcomes, strict=True):
+            if isinstance(outcome, Trained):
+                self._save(trial, network)
+        seconds = (time.monotonic() - start) / len(batch)
+        together = [trial.key for trial in batch]
+        records = [
+            Record(trial.key, TRIAL, trial.to_json(), self._outcome(o) | {"together": together}, _arrays(o), seconds)
+            for trial, o in zip(batch, outcomes, strict=True)
+        ]
+        self._record(*records)
+        return [result_of(trial, record) for trial, record in zip(batch, records, strict=True)]
+
+    def _train(
+        self, batch: Sequence[Trial], watch: Watch
+    ) -> tuple[list[AdaptedNetwork], list[Trained | TrainingError]]:
+        networks = [self.network(trial) for trial in batch]
+        methods = [make_method(trial.method) for trial in batch]
+        with self.store.profile.section("training"):
+            return networks, train_together(networks, batch, self.store, methods, watch)
+
+    def _outcome(self, outcome: Trained | TrainingError) -> dict[str, Any]:
+        if isinstance(outcome, TrainingError):
+            return {"status": "failed", "reason": str(outcome)}
+        return {
+            "status": "finished",
+            "validation": classification_metrics(outcome.validation, self.store.images.labels["validation"]),
+            "epochs": [asdict(epoch) for epoch in outcome.epochs],
+        }
 
     def new_layer_rate(self, configuration: Configuration, settings: TrainingSettings, cut: int, seed: int) -> float:
         """The rate that the range test finds for a configuration, at the cut where no old layer trains."""
@@ -114,15 +129,22 @@ class Workbench:
         return record.arrays["test"]
 
     def restore(self, trial: Trial) -> AdaptedNetwork:
-        """The trained network of a finished trial, from its checkpoint; without one it is trained again."""
-        network, file = self.network(trial), self._checkpoint(trial)
+        """The trained network of a finished trial, from its checkpoint; without one it is trained again.
+
+        Then together with the same trials as before, or its last bits would differ.
+        """
+        file = self._checkpoint(trial)
         if file.exists():
+            network = self.network(trial)
             with self.store.profile.section("checkpoints"):
                 network.load_state_dict(load_file(file), strict=False)
-        else:
-            with self.store.profile.section("training"):
-                train(network, trial, self.store, make_method(trial.method), Watch())
-        return network.eval()
+            return network.eval()
+        record = self.folder.ledger.get(trial.key)
+        keys = record.outcome.get("together", []) if record else []
+        records = [found for key in keys if (found := self.folder.ledger.get(key))]
+        batch = [Trial.from_json(found.subject) for found in records] or [trial]
+        networks, _ = self._train(batch, Watch())
+        return networks[batch.index(trial)].eval()
 
     def keep_checkpoints(self, trials: list[Trial]) -> None:
         """Deletes the checkpoints of all other trials."""
@@ -141,9 +163,9 @@ class Workbench:
             state = {k: v.contiguous().cpu() for k, v in network.state_dict().items() if not k.startswith("prefix.")}
             write_weights(self._checkpoint(trial), state)
 
-    def _record(self, record: Record) -> None:
+    def _record(self, *records: Record) -> None:
         with self.store.profile.section("ledger"):
-            self.folder.ledger.add(record)
+            self.folder.ledger.add_all(records)
 
     def measure(self, settings: TrainingSettings) -> Speeds:
         """Speeds of this network on this machine, over a few batches; no weight and no random state changes."""
@@ -187,6 +209,10 @@ def write_weights(path: Path, state: dict[str, Tensor]) -> None:
             f"Weights could not be written to {path.name} in {path.parent}: {error}.",
             "Make room or choose another --out; nothing recorded before is lost, the same command goes on from there.",
         ) from error
+
+
+def _arrays(outcome: Trained | TrainingError) -> dict[str, np.ndarray]:
+    return {"validation": outcome.validation.astype(np.float32)} if isinstance(outcome, Trained) else {}
 
 
 def result_of(trial: Trial, record: Record) -> Result:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import final
 
@@ -16,6 +17,7 @@ from inarch.report.words import duration
 from inarch.search.choice import RACE, Race, confirmations, required, roles
 from inarch.search.rounds import expected_trials, next_round, with_seed
 from inarch.search.space import Result, Space
+from inarch.search.together import Batch, batches, with_companions
 from inarch.training.fit import OutOfTimeError, Watch
 from inarch.training.trial import Trial
 
@@ -65,8 +67,8 @@ class TrialRunner:
         if self._clock.limit is not None:
             self._refuse_too_short_a_limit()
         elif to_come:
-            seconds = sum(map(self._costs.seconds, to_come))
-            self._progress.announce(f"About {len(to_come)} trials, {duration(seconds)} as estimated.")
+            trials = sum(map(len, to_come))
+            self._progress.announce(f"About {trials} trials, {duration(self._seconds(to_come))} as estimated.")
 
     def _refuse_too_short_a_limit(self) -> None:
         if self._clock.limit is None:
@@ -87,11 +89,16 @@ class TrialRunner:
 
     def _least(self) -> float:
         """Seconds from the beginning of this call until all that must be there is there, as estimated."""
-        return self._clock.passed() + sum(map(self._costs.seconds, self._missing())) + self._closing()
+        return self._clock.passed() + self._seconds(self._missing()) + self._closing()
 
-    def _missing(self) -> list[Trial]:
-        """What must be there whatever the limit."""
-        return required(self.space, self.history)
+    def _seconds(self, to_come: Sequence[Batch]) -> float:
+        return sum(self._costs.seconds(*batch) for batch in to_come)
+
+    def _missing(self) -> list[Batch]:
+        """What must be there whatever the limit, each with the trials that are trained together with it."""
+        following = next_round(self.space, self.history)
+        to_come = batches(self.space, following.trials if following else ())
+        return with_companions(required(self.space, self.history), to_come)
 
     def _closing(self) -> float:
         """Seconds for testing one seed of each role, and for writing."""
@@ -101,20 +108,20 @@ class TrialRunner:
     def _confirming(self) -> float:
         """Seconds for one confirmation of the most promising candidate and of the two baselines."""
         first = list(Race(self.space, self.history).pending())[:3]
-        return sum(map(self._costs.seconds, first))
+        return self._seconds([(trial,) for trial in first])
 
     def search(self) -> None:
         """Round after round, until all is searched or nothing more fits into the time."""
         while (found := self._next()) is not None:
             self._run(*found)
 
-    def _next(self) -> tuple[Trial, str] | None:
-        """The next trial that fits into the time, with the name of its round; what does not fit now may fit later."""
+    def _next(self) -> tuple[Batch, str] | None:
+        """The next batch that fits into the time, with the name of its round; what does not fit now may fit later."""
         passed_over = dict(self._stopped)
         while (found := next_round(self.space, self.history, frozenset(passed_over))) is not None:
-            for trial in found.trials:
-                if self._fits(trial):
-                    return trial, found.name
+            for batch in batches(self.space, found.trials):
+                if self._fits(batch):
+                    return batch, found.name
             passed_over |= {trial.key: f"{found.name}: {describe(trial)}" for trial in found.trials}
         if passed_over:
             later = expected_trials(self.space, self.history)
@@ -122,51 +129,52 @@ class TrialRunner:
         self._left_out = passed_over
         return None
 
-    def _fits(self, trial: Trial) -> bool:
+    def _fits(self, batch: Batch) -> bool:
         missing = self._missing()
-        if trial.key in {t.key for t in missing}:
+        if batch in missing:
             return True
-        reserve = self._closing() + sum(map(self._costs.seconds, missing)) + self._confirming()
-        return self._clock.left() > reserve + self._costs.seconds(trial)
+        reserve = self._closing() + self._seconds(missing) + self._confirming()
+        return self._clock.left() > reserve + self._costs.seconds(*batch)
 
     def confirm(self) -> None:
         """Trains the best of each graft and the baselines in full, seed by seed, as far as time allows."""
         while True:
             passed_over = self._left_out | self._stopped
-            missing = [t for t in self._missing() if t.key not in self._stopped]
+            missing = [b for b in self._missing() if b[0].key not in self._stopped]
             race = Race(self.space, self.history).pending()
-            pending = [*missing, *(t for t in race if t.key not in passed_over)]
+            pending: list[Batch] = [*missing, *((t,) for t in race if t.key not in passed_over)]
             if not pending:
                 return
-            trial = pending[0]
-            if trial in missing or self._clock.left() > self._closing() + self._costs.seconds(trial):
-                self._run(trial, "confirmation")
+            batch = pending[0]
+            if batch in missing or self._clock.left() > self._closing() + self._costs.seconds(*batch):
+                self._run(batch, "confirmation")
             else:
-                self._left_out[trial.key] = f"confirmation with seed {trial.seed}: {describe(trial)}"
+                self._left_out[batch[0].key] = f"confirmation with seed {batch[0].seed}: {describe(batch[0])}"
 
-    def _run(self, trial: Trial, name: str) -> None:
-        self._progress.trial(f"{name}: {describe(trial)}", self._standing())
-        before = self._costs.raw(trial)
+    def _run(self, batch: Batch, name: str) -> None:
+        others = f" and {len(batch) - 1} more together with it" if len(batch) > 1 else ""
+        self._progress.trial(f"{name}: {describe(batch[0])}{others}", self._standing())
+        before = self._costs.raw(*batch)
         start = time.monotonic()
-        watch = Watch(self._clock.deadline(self._reserve(trial)), self._progress.step)
+        watch = Watch(self._clock.deadline(self._reserve(batch)), self._progress.step)
         try:
-            result = self._bench.run(trial, watch)
+            results = self._bench.run(batch, watch)
         except OutOfTimeError:
-            self._stopped[trial.key] = f"{name}, stopped by the time limit: {describe(trial)}"
+            self._stopped |= {t.key: f"{name}, stopped by the time limit: {describe(t)}" for t in batch}
             return
-        self.trained += 1
-        self._left_out.pop(trial.key, None)
-        self.history[trial.key] = result
-        if result.accuracy >= 0:
+        self.trained += len(batch)
+        self.history |= {result.trial.key: result for result in results}
+        self._left_out = {key: words for key, words in self._left_out.items() if key not in self.history}
+        if any(result.accuracy >= 0 for result in results):
             self._costs.learn(before, time.monotonic() - start)
         self._bench.keep_checkpoints(self._needed())
 
-    def _reserve(self, trial: Trial) -> float:
-        """Seconds before the limit at which a running trial must stop; below zero for what must be there."""
+    def _reserve(self, batch: Batch) -> float:
+        """Seconds before the limit at which a running batch must stop; below zero for what must be there."""
         missing = self._missing()
-        if trial.key in {t.key for t in missing}:
+        if batch in missing:
             return -0.5 * self._clock.overtime()
-        return 0.5 * self._closing() + sum(map(self._costs.seconds, missing))
+        return 0.5 * self._closing() + self._seconds(missing)
 
     def _needed(self) -> list[Trial]:
         """Trials whose weights may still be tested or delivered."""
@@ -176,11 +184,11 @@ class TrialRunner:
     def _standing(self) -> Standing:
         to_come = self._to_come()
         finished = [r.accuracy for r in self.history.values() if r.accuracy >= 0]
-        left = min(sum(map(self._costs.seconds, to_come)), self._clock.left())
+        left = min(self._seconds(to_come), self._clock.left())
         done = len(self.history)
-        return Standing(done, done + len(to_come), max(finished, default=None), left)
+        return Standing(done, done + sum(map(len, to_come)), max(finished, default=None), left)
 
-    def _to_come(self) -> list[Trial]:
+    def _to_come(self) -> list[Batch]:
         search = [t for t in expected_trials(self.space, self.history) if t.key not in self._left_out]
         found = list({t.key: t for t in roles(self.space, self.history).values()}.values())
         again = [c for t in found for c in confirmations(self.space, t)[:RACE] if c.key not in self.history]
@@ -192,7 +200,7 @@ class TrialRunner:
         further = max(0, 4 * (self.space.seeds - RACE) - done)
         stand_in = self.space.trial(self.space.baseline, self.space.stages // 2, in_full=True)
         again += [with_seed(stand_in, self.space.seed + 1 + n) for n in range(unknown + further)]
-        return search + again
+        return batches(self.space, search) + [(trial,) for trial in again]
 
     def left_out(self) -> list[str]:
         """What the time was too short for, in words."""
@@ -200,9 +208,9 @@ class TrialRunner:
 
     def require_enough(self) -> None:
         """Raises where the limit ended before something without which nothing can be compared, or where all failed."""
-        if self._missing():
+        if missing := self._missing():
             raise UsageError(
-                f"The time limit ended before {describe(self._missing()[0])}, without which nothing can be compared.",
+                f"The time limit ended before {describe(missing[0][0])}, without which nothing can be compared.",
                 "Call again with a longer --time-limit; what was finished is kept.",
             )
         if Race(self.space, self.history).choice() is None:

@@ -68,11 +68,14 @@ class AdaptedNetwork(nn.Module):
 
     def from_stored(self, stored: Tensor) -> Tensor:
         """Target logits [images, classes] from the activations at `stored_cut`."""
+        return self.graft(*self.graft_inputs(stored))
+
+    def graft_inputs(self, stored: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Penultimate features, and source logits where the graft keeps the layer, from the stored activations."""
         features = self.suffix(stored)
         if not self.graft.keeps_layer:
-            return self.graft(features, None)
-        logits = features if self.layer is None else self.layer(features)
-        return self.graft(features, logits)
+            return features, None
+        return features, features if self.layer is None else self.layer(features)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.from_stored(self.prefix(images))

@@ -144,7 +144,7 @@ class Joined(nn.Module):
 
     def forward(self, features: Tensor, logits: Tensor) -> Tensor:
         both = [self.harmonise_features(pooled(features)), self.harmonise_logits(logits)]
-        return self.classifier(torch.cat(both, dim=1))
+        return self.classifier(torch.cat(both, dim=-1))
 
 
 GRAFTS: tuple[type[Replace] | type[Retain] | type[Deepen] | type[Joined], ...] = (Replace, Retain, Deepen, Joined)

@@ -23,7 +23,7 @@ SCALE_START = 20.0
 class ScaledL2Normalisation(nn.Module):
     """y_c = s_c x_c / |x|_2 for a vector x, with one learned scale s_c a channel.
 
-    Input and output: [images, channels].
+    Input and output: [..., channels].
     """
 
     def __init__(self, channels: int, start: float = SCALE_START) -> None:
@@ -31,7 +31,7 @@ class ScaledL2Normalisation(nn.Module):
         self.scale = nn.Parameter(torch.full((channels,), start))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.normalize(x, dim=1) * self.scale
+        return F.normalize(x, dim=-1) * self.scale
 
 
 def harmoniser(kind: str, channels: int) -> nn.Module:

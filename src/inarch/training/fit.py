@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import final
@@ -19,6 +19,7 @@ from inarch.features.machine import Machine
 from inarch.features.store import PrefixStore
 from inarch.methods import Method, ParameterGroup, Rates
 from inarch.network.adapted import AdaptedNetwork
+from inarch.training.members import Alone, Members, as_members, logits_of
 from inarch.training.schedule import warmup_cosine
 from inarch.training.trial import TrainingSettings, Trial
 
@@ -64,90 +65,177 @@ class Watch:
 
 
 def train(network: AdaptedNetwork, trial: Trial, store: PrefixStore, method: Method, watch: Watch) -> Trained:
-    """Trains the network in place as the trial says.
+    """Trains the network in place as the trial says: `train_together` with one; a loss that is not finite is raised."""
+    (outcome,) = train_together([network], [trial], store, [method], watch)
+    if isinstance(outcome, TrainingError):
+        raise outcome
+    return outcome
 
-    A loss that is not finite is a `TrainingError`. The last epoch counts: no epoch is picked, so validation accuracy
-    is not flattered by the picking.
+
+def train_together(
+    networks: Sequence[AdaptedNetwork],
+    trials: Sequence[Trial],
+    store: PrefixStore,
+    methods: Sequence[Method],
+    watch: Watch,
+) -> list[Trained | TrainingError]:
+    """Trains networks in place as their trials say, all on the same batches.
+
+    The trials share seed, settings and `stored_cut`; of several networks none has old layers that train. A trial whose
+    loss is not finite becomes a `TrainingError` in its place, and the others go on as if it were not there. The last
+    epoch counts: no epoch is picked, so validation accuracy is not flattered by the picking.
     """
-    settings, labels = trial.settings, store.images.labels["train"]
-    orders = [epoch_order(labels, settings, trial.seed, epoch) for epoch in range(settings.epochs)]
+    if len({(trial.seed, trial.settings) for trial in trials}) != 1:
+        raise ValueError("trials that are trained together must have the same seed and settings")
+    settings, seed, labels = trials[0].settings, trials[0].seed, store.images.labels
+    orders = [epoch_order(labels["train"], settings, seed, epoch) for epoch in range(settings.epochs)]
     batches = [split_batches(order, settings.batch_size) for order in orders]
-    steps = sum(map(len, batches))
-    network.to(store.machine.device)
-    method.prepare(network)
-    learner = _Learner(network, trial, store, method, steps)
-    epochs: list[Epoch] = []
-    validation = np.zeros((0, store.images.classes))
-    with own_randomness(trial.seed, store.machine):
+    learner = _Learner(networks, trials, store, methods, steps=sum(map(len, batches)))
+    epochs: list[list[Epoch]] = [[] for _ in trials]
+    validation = np.zeros((len(trials), 0, store.images.classes))
+    with own_randomness(seed, store.machine):
         for number, epoch_batches in enumerate(batches):
-            network.train()
-            total = 0.0
+            learner.train(True)
+            total = np.zeros(len(trials))
             for positions in epoch_batches:
-                total += learner.step(positions, view_number(trial.seed, number)) * len(positions)
-                watch.step(learner.done, steps)
+                total += np.multiply(learner.step(positions, view_number(seed, number)), len(positions))
+                if not learner.alive:
+                    return [learner.failed[i] for i in range(len(trials))]
+                watch.step(learner.done, learner.steps)
             if number == settings.epochs - 1:
-                method.finish(network)
-            validation = predict(network, store, "validation")
-            learner.require_finite(float(validation.sum()), "probability on the validation split")
-            correct = validation.argmax(axis=1) == store.images.labels["validation"]
-            epochs.append(Epoch(total / sum(map(len, epoch_batches)), float(correct.mean())))
-    return Trained(tuple(epochs), validation)
+                learner.finish()
+            validation = learner.validate()
+            correct = (validation.argmax(axis=2) == labels["validation"]).mean(axis=1)
+            for found, loss, accuracy in zip(epochs, total / sum(map(len, epoch_batches)), correct, strict=True):
+                found.append(Epoch(float(loss), float(accuracy)))
+    return [learner.failed.get(i) or Trained(tuple(epochs[i]), validation[i]) for i in range(len(trials))]
 
 
 @final
 class _Learner:
-    """The steps of one trial: loss, gradients, optimiser, schedule."""
+    """The steps of trials that are trained together: losses, gradients, optimiser, schedule."""
 
-    def __init__(self, network: AdaptedNetwork, trial: Trial, store: PrefixStore, method: Method, steps: int) -> None:
-        self._network, self._trial, self._store, self._method = network, trial, store, method
-        settings, device = trial.settings, store.machine.device
+    def __init__(
+        self,
+        networks: Sequence[AdaptedNetwork],
+        trials: Sequence[Trial],
+        store: PrefixStore,
+        methods: Sequence[Method],
+        steps: int,
+    ) -> None:
+        self._networks, self._trials, self._store, self._methods = networks, trials, store, methods
+        self._settings, device = trials[0].settings, store.machine.device
+        for network, method in zip(networks, methods, strict=True):
+            network.to(device)
+            method.prepare(network)
+        self._members = as_members(networks)
+        # Results come member by member: where among them each trial stands.
+        self._places = np.argsort([number for some in self._members for number in some.numbers]).tolist()
         labels = store.images.labels["train"]
         self._labels = torch.from_numpy(labels).to(device)
-        balanced = settings.balance == "loss"
+        balanced = self._settings.balance == "loss"
         self._weights = class_weights(labels, store.images.classes).to(device) if balanced else None
-        rates = Rates(trial.learning_rate, trial.new_layer_learning_rate, settings.weight_decay)
-        self._optimiser = make_optimiser(method.groups(network, rates), settings)
+        groups: list[ParameterGroup] = []
+        for network, trial, method in zip(networks, trials, methods, strict=True):
+            rates = Rates(trial.learning_rate, trial.new_layer_learning_rate, self._settings.weight_decay)
+            groups += method.groups(network, rates)
+        self._optimiser = make_optimiser(groups, self._settings)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
-            self._optimiser, lambda step: warmup_cosine(step, steps, settings.warmup)
+            self._optimiser, lambda step: warmup_cosine(step, steps, self._settings.warmup)
         )
-        self.done, self._steps = 0, steps
+        self.done, self.steps = 0, steps
+        # Trials that still train, and why the others do not.
+        self.alive = list(range(len(trials)))
+        self.failed: dict[int, TrainingError] = {}
 
-    def step(self, positions: np.ndarray, view: int) -> float:
-        """One step on the images at `positions` of the training split; returns the loss."""
-        stored = self._store.read(self._network.stored_cut, "train", positions, view)
+    def train(self, mode: bool) -> None:
+        for some in self._members:
+            some.train(mode)
+
+    def step(self, positions: np.ndarray, view: int) -> list[float]:
+        """One step on the images at `positions` of the training split; returns the loss of each trial."""
+        stored = self._store.read(self._networks[0].stored_cut, "train", positions, view)
         with self._store.machine.autocast():
-            logits = self._network.from_stored(stored)
-        smoothing = self._trial.settings.label_smoothing
-        supervised = F.cross_entropy(logits.float(), self._labels[positions], self._weights, label_smoothing=smoothing)
-        loss = self._method.loss(supervised, self._network)
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self._optimiser.step()
-        self._schedule.step()
+            logits = logits_of(self._members, stored)
+        found = supervised_losses(logits, self._labels[positions], self._weights, self._settings.label_smoothing)
+        supervised = found.unbind()
+        losses = [
+            method.loss(supervised[place], network)
+            for place, network, method in zip(self._places, self._networks, self._methods, strict=True)
+        ]
         self.done += 1
-        value = float(loss.detach())
-        self.require_finite(value, "training loss")
-        return value
+        values = torch.stack([loss.detach() for loss in losses]).tolist()
+        self._require_finite(values, "training loss")
+        if self.alive:
+            self._optimiser.zero_grad(set_to_none=True)
+            # What failed has no part in the sum.
+            torch.stack([losses[i] for i in self.alive]).sum().backward()
+            for some in self._members:
+                some.share_gradients()
+            for i in self.failed:
+                _rest(self._networks[i])
+            self._optimiser.step()
+            self._schedule.step()
+        return values
 
-    def require_finite(self, value: float, name: str) -> None:
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"The {name} became {value} at step {self.done} of {self._steps} (learning rates: old layers "
-                f"{self._trial.learning_rate:g}, new layers {self._trial.new_layer_learning_rate:g}).",
+    def finish(self) -> None:
+        for network, method in zip(self._networks, self._methods, strict=True):
+            method.finish(network)
+
+    def validate(self) -> np.ndarray:
+        """Probabilities [trials, images, classes] on the validation split."""
+        self.train(False)
+        probabilities = _probabilities(self._members, self._networks[0].stored_cut, self._store, "validation")
+        ordered = probabilities[self._places]
+        sums = ordered.sum(axis=(1, 2), dtype=np.float64).tolist()
+        self._require_finite(sums, "probability on the validation split")
+        return ordered
+
+    def _require_finite(self, values: list[float], name: str) -> None:
+        for i in [i for i in self.alive if not math.isfinite(values[i])]:
+            trial = self._trials[i]
+            self.alive.remove(i)
+            self.failed[i] = TrainingError(
+                f"The {name} became {values[i]} at step {self.done} of {self.steps} (learning rates: old layers "
+                f"{trial.learning_rate:g}, new layers {trial.new_layer_learning_rate:g}).",
                 "Other rates are tried; nothing needs to be done.",
             )
+
+
+def _rest(network: AdaptedNetwork) -> None:
+    """Lets a network that failed stand still, at numbers with which the others can be computed on."""
+    with torch.no_grad():
+        for parameter in network.new_parameters():
+            parameter.zero_()
+            parameter.grad = None
+
+
+def supervised_losses(logits: Tensor, labels: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
+    """Mean cross-entropy [networks] of logits [networks, images, classes] and labels [images], weighted by class."""
+    networks, images, _ = logits.shape
+    weights = None if weights is None else weights.to(logits.dtype)
+    each = F.cross_entropy(
+        logits.flatten(0, 1), labels.repeat(networks), weights, label_smoothing=smoothing, reduction="none"
+    )
+    return each.view(networks, images).sum(dim=1) / (images if weights is None else weights[labels].sum())
 
 
 def predict(network: AdaptedNetwork, store: PrefixStore, split: str) -> np.ndarray:
     """Probabilities [images, classes] of the evaluation view of a split, in evaluation mode."""
     network.eval()
+    return _probabilities([Alone(0, network)], network.stored_cut, store, split)[0]
+
+
+def _probabilities(members: Sequence[Members], cut: int, store: PrefixStore, split: str) -> np.ndarray:
+    """Probabilities [networks, images, classes] in the order of `logits_of`; members are in evaluation mode."""
     parts = []
     with store.profile.section(f"evaluation on {split}"), torch.no_grad():
-        for stored in store.batches(network.stored_cut, split):
+        for stored in store.batches(cut, split):
             with store.machine.autocast():
-                logits = network.from_stored(stored)
-            parts.append(logits.float().softmax(dim=1).cpu())
-    return torch.cat(parts).numpy() if parts else np.zeros((0, store.images.classes), dtype=np.float32)
+                logits = logits_of(members, stored)
+            parts.append(logits.softmax(dim=2).cpu())
+    networks = sum(len(some.numbers) for some in members)
+    return torch.cat(parts, dim=1).numpy() if parts else np.zeros((networks, 0, store.images.classes), np.float32)
 
 
 def view_number(seed: int, epoch: int) -> int:
@@ -178,11 +266,11 @@ def class_weights(labels: np.ndarray, classes: int) -> Tensor:
 
 
 def make_optimiser(groups: list[ParameterGroup], settings: TrainingSettings) -> torch.optim.Optimizer:
-    """SGD with momentum, or AdamW, with a rate and weight decay for each group."""
+    """SGD with momentum, or AdamW, with a rate and weight decay for each group; a step is one pass over memory."""
     options = [{"params": g.parameters, "lr": g.learning_rate, "weight_decay": g.weight_decay} for g in groups]
     if settings.optimiser == "adamw":
-        return torch.optim.AdamW(options)
-    return torch.optim.SGD(options, momentum=settings.momentum)
+        return torch.optim.AdamW(options, fused=True)
+    return torch.optim.SGD(options, momentum=settings.momentum, fused=True)
 
 
 @contextmanager
