@@ -163,6 +163,12 @@ def test_a_finished_study_called_again_trains_nothing_and_says_the_same(
     assert without_cost(results) == without_cost(results_of(short))
 
 
+def batches_of(folder: Path) -> list[tuple[str, ...]]:
+    """What was trained together, in the order of the records."""
+    found = [tuple(json.loads(row[4])["together"]) for row in rows(folder) if row[2] == "trial"]
+    return list(dict.fromkeys(found))
+
+
 # Interruptions
 
 MOMENTS = (
@@ -200,12 +206,6 @@ def test_killed_at_every_kind_of_moment_a_study_goes_on_to_the_same_results(
     assert [row[:2] for row in rows(out) if row[2] != "test"] == [row[:2] for row in rows(short) if row[2] != "test"]
     assert without_cost(results_of(out)) == without_cost(results_of(short))
     assert not list(out.rglob("*.part"))
-
-
-def batches_of(folder: Path) -> list[tuple[str, ...]]:
-    """What was trained together, in the order of the records."""
-    found = [tuple(json.loads(row[4])["together"]) for row in rows(folder) if row[2] == "trial"]
-    return list(dict.fromkeys(found))
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(
         ran = inarch(*command(tmp_path / "run", *ONE))
     assert ran.exit_code == 1
     assert "the same command goes on" in ran.said
-    assert sum(row[2] == "trial" for row in rows(tmp_path / "run")) == 3
+    assert len(batches_of(tmp_path / "run")) == 3
     fitted(command, tmp_path / "run", *ONE)
 
 

@@ -18,7 +18,7 @@ from inarch.training.fit import view_number
 from inarch.training.trial import Trial
 
 # What a further trial adds to the steps of those that it is trained together with (docs/lab-notebook.md).
-STACKED_SHARE = 0.25
+STACKED_SHARE = 0.5
 
 
 @dataclass(frozen=True)
