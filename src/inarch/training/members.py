@@ -14,6 +14,9 @@ from torch import Tensor
 from inarch.network.adapted import AdaptedNetwork
 from inarch.network.stacked import share_gradients, stack_modules, stackable
 
+# Parameters of a graft above which a stack takes longer than its members one by one (docs/lab-notebook.md).
+STACKED_AT_MOST = 100_000
+
 
 class Members(Protocol):
     """numbers: which of the loop's networks they are."""
@@ -74,7 +77,7 @@ class Stack:
 
 
 def as_members(networks: Sequence[AdaptedNetwork]) -> list[Members]:
-    """Networks of one configuration as a stack where that can be, the others alone.
+    """Small networks of one configuration as a stack where that can be, the others alone.
 
     Networks share the modules of their source, so of several none may train old layers: `ValueError`.
     """
@@ -84,7 +87,8 @@ def as_members(networks: Sequence[AdaptedNetwork]) -> list[Members]:
         raise ValueError("networks that are trained together must read the same activations")
     numbers: dict[object, list[int]] = {}
     for number, network in enumerate(networks):
-        kind = network.configuration if stackable(network.graft) else number
+        small = sum(parameter.numel() for parameter in network.new_parameters()) <= STACKED_AT_MOST
+        kind = network.configuration if small and stackable(network.graft) else number
         numbers.setdefault(kind, []).append(number)
     return [
         Stack(found, [networks[n] for n in found]) if len(found) > 1 else Alone(found[0], networks[found[0]])
