@@ -17,7 +17,8 @@ from inarch.network.stages import Stages
 from inarch.training.fit import view_number
 from inarch.training.trial import Trial
 
-# What a further trial adds to the steps of those that it is trained together with (docs/lab-notebook.md).
+# What a further trial adds to the steps of those that it is trained together with, roughly: none to nearly all of its
+# own, by the size of its graft (docs/lab-notebook.md). Finished batches correct the estimate.
 STACKED_SHARE = 0.5
 
 
