@@ -171,6 +171,6 @@ def test_a_network_measured_before_its_trials_trains_to_the_same_bits(tmp_path: 
 
     trial = Trial(Configuration("retain", "l2"), 0, "fine-tuning", 0.01, 0.05, 1, SETTINGS)
     with workbench(tmp_path / "one") as bench:
-        expected = bench.run(trial, Watch())
+        expected = bench.run([trial], Watch())
     with workbench(tmp_path / "two", measured=True) as bench:
-        assert bench.run(trial, Watch()) == expected
+        assert bench.run([trial], Watch()) == expected
