@@ -32,6 +32,7 @@ lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	MYPYPATH=src:benchmarks $(BIN)/mypy benchmarks/*.py
 	$(BIN)/lint-imports --no-cache
 
 # Pins anew, to the newest releases that pyproject.toml allows. The lock names no registry and holds no option.
