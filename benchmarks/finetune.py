@@ -76,9 +76,6 @@ def measure(parts: Parts, work: Path, effort: Effort, images: Path, device: str)
                         "epochs": effort.epochs, "batch_size": effort.batch_size, "seed": seed, "device": device,
                         "image_size": effort.image_size, "colour_jitter": jitter,
                     }  # fmt: skip
-                    # A run that was stopped would be taken up half-way and seem fast.
-                    if parts.get(part) is None:
-                        shutil.rmtree(work / "runs" / part, ignore_errors=True)
                     ours = AS_COMMAND_LINE if contestant == "inarch" else {}
                     record = parts.measure(part, "peers:fine_tune", values, ours)
                     found.setdefault(network, {}).setdefault(name, []).append(record)

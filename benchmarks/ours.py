@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -92,8 +93,10 @@ class _DoneError(Exception):
 def in_study(wanted: Wanted, folder: Path, work: Callable[[Workbench, TrainingSettings], Found]) -> Found:
     """What `work` gives, done where a study would begin to search: everything is set up as `inarch fit` does it.
 
-    `work` gets the bench and what all trials share; trials take the time that they take in a study.
+    `work` gets the bench and what all trials share; trials take the time that they take in a study. What a call that
+    was stopped left in `folder` is thrown away, or half of the work would seem to take no time.
     """
+    shutil.rmtree(folder, ignore_errors=True)
     found: list[Found] = []
 
     def in_place_of_the_search(bench: Workbench, space: Space, *_: Any) -> None:
@@ -136,7 +139,9 @@ def stored_trials(wanted: dict[str, Any], run: str, cuts: list[int], grafts: lis
             return [timed(bench, trial_of(graft, cut, asked.seed + 1, settings, (0.001, 0.01))) for graft in grafts]
 
         # A run and a store of its own for every cut: else one finds what another has filled.
-        os.environ["INARCH_CACHE"] = str(Path(run) / f"cut-{cut}-cache")
+        cache = Path(run) / f"cut-{cut}-cache"
+        shutil.rmtree(cache, ignore_errors=True)
+        os.environ["INARCH_CACHE"] = str(cache)
         (first, _), (again, accuracy) = in_study(asked, Path(run) / f"cut-{cut}", both)
         found.append({"cut": cut, "grafts": grafts, "first": first, "again": again, "accuracy": accuracy})
     return {"trials": found, "threads": torch.get_num_threads()}
