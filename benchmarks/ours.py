@@ -150,5 +150,5 @@ def stored_trials(wanted: dict[str, Any], run: str, cuts: list[int], grafts: lis
 def timed(bench: Workbench, trial: Trial) -> tuple[float, float]:
     """Seconds of a trial, and its validation accuracy."""
     start = time.monotonic()
-    accuracy = bench.run(trial, Watch()).accuracy
+    accuracy = bench.run([trial], Watch())[0].accuracy
     return time.monotonic() - start, accuracy

@@ -60,7 +60,7 @@ def with_inarch(job: Job) -> Finished:
 
     def work(bench: Workbench, settings: TrainingSettings) -> Finished:
         trial = trial_of("replace", 0, job.seed, settings, (RATE, RATE))
-        bench.run(trial, Watch(progress=lambda step, total: steps.append(time.monotonic())))
+        bench.run([trial], Watch(progress=lambda step, total: steps.append(time.monotonic())))
         an_epoch = len(steps) // job.epochs
         stamps = [*steps[an_epoch - 1 : -1 : an_epoch], time.monotonic()]
         network = bench.restore(trial)

@@ -58,7 +58,7 @@ def accuracies(wanted: Record, run: str, cut: int, seeds: int) -> Record:
         new = bench.new_layer_rate(configuration, settings, deepest, 0)
         old = RATIO * new if cut < deepest else 0.0
         trials = [trial_of(GRAFT, cut, seed, settings, (old, new)) for seed in range(1, seeds + 1)]
-        found = [bench.run(trial, Watch()).accuracy for trial in trials]
+        found = [bench.run([trial], Watch())[0].accuracy for trial in trials]
         return {"accuracies": found, "rate": new, "validation_images": len(bench.store.images.rows["validation"])}
 
     return in_study(Wanted.from_json(wanted), Path(run), work)
