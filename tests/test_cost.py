@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from workbench import SETTINGS, workbench
 
+from inarch.features.shelf import Shelf
+from inarch.features.store import Keeping
 from inarch.launch.cost import CostModel, Speeds
+from inarch.launch.here import Workbench
 from inarch.network.grafts import Configuration
-from inarch.training.fit import view_number
+from inarch.training.fit import Watch, view_number
 from inarch.training.trial import Trial
 
 SPEEDS = Speeds(view=0.001, forward=0.01, training=0.04, head=0.004)
@@ -20,17 +24,72 @@ def a_trial(graft: str, cut: int, seed: int = 0) -> Trial:
     return Trial(Configuration(graft, "none"), cut, "fine-tuning", 0.0, 0.1, seed, SETTINGS)
 
 
-def test_deeper_cuts_cost_less_and_held_activations_next_to_nothing(tmp_path: Path) -> None:
-    with workbench(tmp_path) as bench:
+def test_deeper_cuts_cost_less_and_stored_views_nothing(tmp_path: Path) -> None:
+    with workbench(tmp_path, keeping=Keeping((2,), shelf=Shelf(tmp_path / "store"))) as bench:
         costs = CostModel(bench.staged, bench.store, SPEEDS)
         by_cut = [costs.seconds(a_trial("retain", cut)) for cut in range(4)]
         assert by_cut == sorted(by_cut, reverse=True)
         images = np.arange(len(bench.store.images.rows["train"]))
-        bench.store.read(2, "train", images, view_number(0, 0))
-        assert costs.seconds(a_trial("joined", 3)) == pytest.approx(by_cut[3]), "one view of two is not enough"
-        bench.store.read(2, "train", images, view_number(0, SETTINGS.epochs - 1))
-        assert costs.seconds(a_trial("joined", 3)) < 0.2 * by_cut[3]
-        assert costs.seconds(a_trial("joined", 3, seed=1)) == pytest.approx(by_cut[3])
+        before = costs.raw(a_trial("joined", 3))
+        a_view = len(images) * (SPEEDS.view + SPEEDS.forward * sum(s.cost for s in bench.staged.stages[:2]))
+        bench.store.read(2, "train", images, view_number(0, 0, 4))
+        assert costs.raw(a_trial("joined", 3)) == pytest.approx(before - a_view)
+        bench.store.read(2, "train", images, view_number(0, 1, 4))
+        assert costs.raw(a_trial("joined", 3)) == pytest.approx(before - 2 * a_view)
+        assert costs.raw(a_trial("joined", 3, seed=1)) == pytest.approx(before)
+
+
+def test_what_another_process_stored_costs_nothing(tmp_path: Path) -> None:
+    keeping = Keeping((2,), shelf=Shelf(tmp_path / "store"))
+    found = []
+    for name in ("one", "other"):
+        with workbench(tmp_path / name, keeping=keeping) as bench:
+            found.append(CostModel(bench.staged, bench.store, SPEEDS).raw(a_trial("retain", 2)))
+            bench.run([a_trial("retain", 2)], Watch())
+    assert found[1] < 0.7 * found[0]
+
+
+def test_views_that_come_again_are_paid_once(tmp_path: Path) -> None:
+    with workbench(tmp_path, keeping=Keeping((2,))) as bench:
+        costs = CostModel(bench.staged, bench.store, SPEEDS)
+        images = len(bench.store.images.rows["train"])
+        passing = images * (SPEEDS.view + SPEEDS.forward * sum(s.cost for s in bench.staged.stages[:2]))
+
+        def raw(views: int) -> float:
+            settings = replace(SETTINGS, epochs=8, views=views)
+            return costs.raw(replace(a_trial("retain", 2), settings=settings))
+
+        assert raw(4) - raw(2) == pytest.approx(2 * passing)
+        assert raw(0) == pytest.approx(raw(8)) == pytest.approx(raw(100))
+        assert raw(0) - raw(4) == pytest.approx(4 * passing)
+
+
+def test_what_is_not_stored_costs_a_view_and_a_forward_pass_every_epoch(tmp_path: Path) -> None:
+    with workbench(tmp_path, limit=0) as bench:
+        costs = CostModel(bench.staged, bench.store, SPEEDS)
+        images = {split: len(rows) for split, rows in bench.store.images.rows.items()}
+        frozen = sum(stage.cost for stage in bench.staged.stages[:2])
+        step = SPEEDS.view + frozen * SPEEDS.forward + (1 - frozen) * SPEEDS.training + SPEEDS.head / 8
+        expected = SETTINGS.epochs * (images["train"] * step + images["validation"] * SPEEDS.forward)
+        assert costs.raw(a_trial("retain", 2)) == pytest.approx(expected)
+
+
+def test_trials_in_a_row_pay_for_a_view_together(tmp_path: Path) -> None:
+    with workbench(tmp_path, keeping=Keeping((1, 2))) as bench:
+        costs = CostModel(bench.staged, bench.store, SPEEDS)
+        first, second = a_trial("retain", 1), a_trial("retain", 2)
+        together = costs.total([[first], [second]])
+        assert together < costs.seconds(first) + costs.seconds(second)
+        assert costs.total([[first], [first]]) < 2 * costs.seconds(first)
+        bench.run([first], Watch())
+        assert together - costs.seconds(second) == pytest.approx(costs.total([[first]]) + passes(costs, bench, first))
+
+
+def passes(costs: CostModel, bench: Workbench, trial: Trial) -> float:
+    """Seconds, as estimated, in which all views of a trial are made."""
+    images = SETTINGS.epochs * len(bench.store.images.rows["train"]) + len(bench.store.images.rows["validation"])
+    an_image = SPEEDS.view + SPEEDS.forward * sum(stage.cost for stage in bench.staged.stages[:2])
+    return images * an_image * costs.seconds(trial) / costs.raw(trial)
 
 
 def test_finished_trials_correct_the_estimate_within_bounds(tmp_path: Path) -> None:

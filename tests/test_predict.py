@@ -55,6 +55,7 @@ def test_from_python_and_from_the_command_line_it_is_the_same_study(run: Path, p
 def test_fit_returns_what_the_results_hold_and_takes_texts_of_the_command_line(run: Path, place: Path) -> None:
     threads = torch.get_num_threads()
     texts = {"grafts": "retain", "harmonise": "none", "cuts": "conv1", "hidden": "8", "time_limit": "10m"}
+    texts |= {"views": "4", "store": str(place / "another store")}
     with pytest.raises(RunFolderError, match=r'cuts was \["1"\], now \["conv1"\]'):
         api.fit(place / "images", source=place / "source" / "toy.json", out=run, **QUICK, **texts)
     texts["cuts"] = "1"
@@ -70,6 +71,10 @@ def test_fit_returns_what_the_results_hold_and_takes_texts_of_the_command_line(r
         ({"grafts": "widen"}, "no graft called 'widen'"),
         ({"hidden": "big"}, "--hidden big is not a list of sizes"),
         ({"time_limit": "soon"}, "--time-limit soon is not a duration"),
+        ({"views": "many"}, "--views many is not a number of views"),
+        ({"views": -1}, "--views -1 is too small"),
+        ({"store_limit": "much"}, "--store-limit much is not a size"),
+        ({"store_limit": -1}, "--store-limit -1 is too small"),
     ],
 )
 def test_options_that_cannot_be_meant_are_usage_errors(options: dict[str, Any], message: str, tmp_path: Path) -> None:

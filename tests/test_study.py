@@ -397,7 +397,7 @@ class Counted:
         patch.setattr(Workbench, "run", counted)
         patch.setattr("inarch.study.Clock.left", lambda clock: self.left)
         patch.setattr("inarch.study.Clock.passed", lambda clock: 0.0)
-        patch.setattr("inarch.launch.cost.CostModel.seconds", lambda model, *trials: 1.0)
+        patch.setattr("inarch.launch.cost.CostModel.seconds", lambda model, *trials, made=None: 1.0)
         patch.setattr("inarch.launch.runner.CLOSING_SECONDS", 0.0)
 
 

@@ -12,7 +12,8 @@ from toy import SIDE, toy_network, write_images
 from inarch.data import PixelSize, Views, open_dataset
 from inarch.features.machine import Machine
 from inarch.features.plan import Plan
-from inarch.features.store import Images, PrefixStore
+from inarch.features.store import Images, Keeping, PrefixStore
+from inarch.features.what_to_store import Demand, cuts_to_store
 from inarch.launch.here import Workbench
 from inarch.launch.plan import candidates, measured_plan
 from inarch.network.card import InputSpec
@@ -27,10 +28,21 @@ DEFAULT = Plan()
 
 @contextmanager
 def workbench(
-    folder: Path, *, epochs: int = 2, limit: int = 1 << 30, plan: Plan = DEFAULT, measured: bool = False
+    folder: Path,
+    *,
+    epochs: int = 2,
+    limit: int = 1 << 30,
+    keeping: Keeping | None = None,
+    a_class: int = 12,
+    plan: Plan = DEFAULT,
+    measured: bool = False,
 ) -> Iterator[Workbench]:
-    """Toy network, toy images and a run folder in `folder`; `limit` is the store's, in bytes;
-    `measured`: its plan was measured before."""
+    """Toy network, toy images and a run folder in `folder`.
+
+    limit: of the store, in bytes, from which follows what it keeps, in memory; `keeping` says it outright instead.
+    measured: the plan was measured before.
+    """
+    network = toy_network().eval()
     network = toy_network().eval()
     spec = InputSpec(3, SIDE, SIDE, (0.5,) * 3, (0.5,) * 3)
     staged = stage_network(network, LAYER, spec.example())
@@ -38,7 +50,7 @@ def workbench(
         measured_plan(network, staged, spec.example(8), "cpu", candidates("cpu"))
     images = folder / "images"
     if not images.exists():
-        write_images(images, a_class=12)
+        write_images(images, a_class=a_class)
     dataset = open_dataset(images, keep=PixelSize(SIDE, SIDE))
     assert dataset.pixels is not None
     splits = ("train", "validation", "test")
@@ -47,14 +59,19 @@ def workbench(
         {split: dataset.rows(split) for split in splits},
         {split: dataset.labels(split) for split in splits},
         len(dataset.classes),
+        {split: tuple(item.digest for item in dataset.split(split)) for split in splits},
+        {"input": spec.to_card()},
     )
+    training, evaluated = len(kept.rows["train"]), len(kept.rows["validation"]) + len(kept.rows["test"])
+    demand = Demand(training, evaluated, views=4 * epochs, epochs=epochs, item=2)
+    keeping = keeping or Keeping(cuts_to_store(staged.stages, demand, limit))
+    store = PrefixStore(staged, kept, Machine(plan=plan), keeping)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with RunFolder(folder / "run") as run:
-            yield Workbench(
-                staged, network, PrefixStore(staged, kept, Machine(plan=plan), epochs=epochs, limit=limit), run
-            )
+            yield Workbench(staged, network, store, run)
     finally:
+        store.close()
         torch.set_num_threads(threads)
         dataset.pixels.close()

@@ -24,6 +24,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+store_app = typer.Typer(
+    name="store", help="Look at stored activations, or remove them; a study makes again what it needs.",
+    no_args_is_help=True,
+)  # fmt: skip
+app.add_typer(store_app)
 # Names of files, classes and stages are printed as they are: nothing in them is markup.
 # What is not a terminal has no width: tables for it are as wide as they need, up to a limit.
 console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 140)
@@ -40,6 +45,9 @@ Weights = Annotated[Path | None, typer.Option(help="Weights of the source networ
 ImageSize = Annotated[int | None, typer.Option(min=1, help="Side of the images that the network sees, in pixels.")]
 ClassNames = Annotated[Path | None, typer.Option(help="Names of the source classes: JSON list, or a line each.")]
 MaxPixels = Annotated[int, typer.Option(help="Images with more pixels are set aside.")]
+StoreFolder = Annotated[
+    Path | None, typer.Option("--store", help="Folder of stored activations; else that of the user's cache.")
+]  # fmt: skip
 StagesByHand = Annotated[
     str, typer.Option("--stages", help="Modules to cut behind, with commas, where a network cannot be traced.")
 ]  # fmt: skip
@@ -112,11 +120,16 @@ def fit(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32, bf16, or auto: what is fastest here.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="Processor threads; a run keeps those it was begun with.")] = None,
+    views: Annotated[str, typer.Option(help="Augmented views of each image, in turn; epochs: a new one each.")] = "4",
+    stored_precision: Annotated[str, typer.Option(help="Of stored activations: fp32 or bf16.")] = "bf16",
+    store: StoreFolder = None,
+    store_limit: Annotated[str, typer.Option(help="What the study may store there, such as 200MB or 4GiB.")] = "",
     max_pixels: MaxPixels = 100_000_000,
     profile: Annotated[bool, typer.Option("--profile", help="Print where the time of this call went.")] = False,
 ) -> None:  # fmt: skip
     """Adapt a source network to a folder of labelled images, and compare with what everybody does."""
-    from inarch.options import StudyOptions, seconds, sizes, words
+    from inarch.features.place import bytes_of
+    from inarch.options import StudyOptions, seconds, sizes, views_of, words
     from inarch.study import fit as run
 
     options = StudyOptions(
@@ -124,7 +137,8 @@ def fit(
         seed=seed, hidden=tuple(sizes(text) for text in hidden) if hidden else StudyOptions.hidden,
         epochs=epochs, batch_size=batch_size, optimiser=optimiser, label_smoothing=label_smoothing, balance=balance,
         device=device, precision=precision, threads=threads, max_pixels=max_pixels, stages=words(stages),
-        time_limit=seconds(time_limit),
+        time_limit=seconds(time_limit), views=views_of(views), stored_precision=stored_precision, store=store,
+        store_limit=bytes_of(store_limit) if store_limit else None,
     )  # fmt: skip
     try:
         with progress_on_terminal() as progress:
@@ -170,6 +184,32 @@ def report(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> Non
     from inarch.report import write_report
 
     console.print(f"Report: {write_report(folder)}", soft_wrap=True)
+
+
+@store_app.command("list")
+def store_list(store: StoreFolder = None) -> None:
+    """List what is stored: size, source, cut, split and view, images, when it was last used."""
+    from inarch.features.place import readable, store_folder
+    from inarch.features.shelf import Shelf
+    from inarch.terminal import store_table
+
+    folder = store_folder(store)
+    entries = Shelf(folder).entries()
+    if entries:
+        console.print(store_table(entries))
+    total = readable(sum(entry.size for entry in entries))
+    console.print(f"{len(entries)} segments, {total}, in {folder}", soft_wrap=True)
+
+
+@store_app.command("clear")
+def store_clear(store: StoreFolder = None) -> None:
+    """Remove everything that is stored."""
+    from inarch.features.place import readable, store_folder
+    from inarch.features.shelf import Shelf
+
+    folder = store_folder(store)
+    removed, size = Shelf(folder).clear()
+    console.print(f"{removed} segments removed, {readable(size)}, from {folder}", soft_wrap=True)
 
 
 def source_options(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,7 +34,9 @@ class StudyOptions:
     images. search: how cuts and rates are looked for, see `inarch.search.space`. stages: modules at whose end a network
     that cannot be traced may be cut. time_limit: seconds for this call, not part of the study. threads: None takes as
     many as there are. precision: of all arithmetic; auto: what is measured to be fastest, for frozen and for trained
-    stages.
+    stages. views: of each training image, 0 for a fresh one every epoch. stored_precision: of frozen activations.
+    store: folder of stored activations, None for that of the user's cache. store_limit: bytes that the study may take
+    there, None for a share of disk and memory.
     """
 
     grafts: tuple[str, ...] = GRAFT_NAMES
@@ -52,6 +55,10 @@ class StudyOptions:
     device: str = "auto"
     precision: str = "auto"
     threads: int | None = None
+    views: int = 4
+    stored_precision: str = "bf16"
+    store: Path | None = None
+    store_limit: int | None = None
     max_pixels: int = 100_000_000
     stages: tuple[str, ...] = ()
     time_limit: float | None = None
@@ -65,8 +72,8 @@ class StudyOptions:
         for sizes in self.hidden:
             if not 1 <= len(sizes) <= 3 or min(sizes) < 1:
                 raise UsageError(f"--hidden {','.join(map(str, sizes))} is not one to three sizes above 0.", "Try 512.")
-        for name, low in (("seeds", 1), ("seed", 0), ("max_pixels", 1)):
-            if getattr(self, name) < low:
+        for name, low in (("seeds", 1), ("seed", 0), ("max_pixels", 1), ("views", 0), ("store_limit", 0)):
+            if getattr(self, name) is not None and getattr(self, name) < low:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)} is too small.", f"Least: {low}.")
         if self.seed > 2**31:
             raise UsageError(f"--seed {self.seed} is too large.", f"Most: {2**31}.")
@@ -77,6 +84,10 @@ class StudyOptions:
         if self.precision not in (AUTO, *PRECISIONS):
             known = ", ".join((AUTO, *PRECISIONS))
             raise UsageError(f"--precision {self.precision} is not known.", f"Choose from: {known}.")
+        if self.stored_precision not in PRECISIONS:
+            raise UsageError(
+                f"--stored-precision {self.stored_precision} is not known.", f"Choose from: {', '.join(PRECISIONS)}."
+            )
         if self.search not in SEARCHES:
             raise UsageError(f"--search {self.search} is not known.", f"Choose from: {', '.join(SEARCHES)}.")
         make_method(self.method)
@@ -98,11 +109,13 @@ class StudyOptions:
             balance=self.balance,
             precision=plan.trained,
             frozen_precision=plan.frozen,
+            views=self.views,
+            stored_precision=self.stored_precision,
         )
 
     def identity(self) -> Mapping[str, Any]:
-        """What must stay the same when a run folder is used again; the time limit may change."""
-        left_out = ("time_limit", "threads", "device")
+        """What must stay the same when a run folder is used again; the time limit and the store's folder may change."""
+        left_out = ("time_limit", "threads", "device", "store", "store_limit")
         return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
 
@@ -160,6 +173,15 @@ def seconds(text: str) -> float | None:
     if found is None:
         raise UsageError(f"--time-limit {text} is not a duration.", "Try 20m, 1h30m or 90s.")
     return sum(float(part) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True) if part)
+
+
+def views_of(text: str) -> int:
+    """A number of views, or `epochs` for a fresh view every epoch, which is 0."""
+    if text.strip() == "epochs":
+        return 0
+    if not text.strip().isdecimal():
+        raise UsageError(f"--views {text} is not a number of views.", "Try 4, or epochs for a fresh view every epoch.")
+    return int(text)
 
 
 def space_of(options: StudyOptions, staged: Stages, settings: TrainingSettings) -> Space:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,11 @@ from inarch import __version__
 from inarch.data import SPLITS, DataSet, PixelSize, Views, open_dataset
 from inarch.errors import UsageError
 from inarch.features.machine import Machine
+from inarch.features.place import default_limit, readable, store_folder
 from inarch.features.plan import PRECISIONS, Plan, require_precision
-from inarch.features.store import Images
+from inarch.features.shelf import Shelf
+from inarch.features.store import Images, Keeping
+from inarch.features.what_to_store import Demand, cuts_to_store
 from inarch.launch.allocator import keep_memory
 from inarch.launch.plan import Decision, candidates, measured_plan
 from inarch.launch.progress import Progress
@@ -44,6 +48,7 @@ def recorded_environment(folder: RunFolder, options: StudyOptions, progress: Pro
             "threads": options.threads or torch.get_num_threads(),
             "versions": versions,
             "processor": platform.machine(),
+            "store_limit": _store_limit(options),
             "allocator_keeps_memory": kept,
         }
     elif options.threads not in (None, environment["threads"]):
@@ -55,6 +60,12 @@ def recorded_environment(folder: RunFolder, options: StudyOptions, progress: Pro
         raise UsageError(
             f"--device {options.device}: this run was begun on {environment['device']}.",
             "Leave --device away to go on, or choose another --out.",
+        )
+    elif options.store_limit not in (None, environment.get("store_limit")):
+        raise UsageError(
+            f"--store-limit {readable(options.store_limit or 0)}: this run was begun with "
+            f"{readable(environment.get('store_limit') or 0)}.",
+            "Leave --store-limit away to go on, or choose another --out.",
         )
     changed = [
         f"{n} {environment['versions'][n]} (now {v})" for n, v in versions.items() if environment["versions"][n] != v
@@ -112,6 +123,38 @@ def _decided(
     return remembered(subject, measure, progress.announce)
 
 
+def _store_limit(options: StudyOptions) -> int:
+    return default_limit(store_folder(options.store)) if options.store_limit is None else options.store_limit
+
+
+def keeping(
+    staged: Stages, images: Images, source: Source, settings: TrainingSettings, options: StudyOptions,
+    folder: RunFolder, progress: Progress,
+) -> Keeping:  # fmt: skip
+    """What of the activations is stored, and where: decided by sizes, the study, and the limit of its first call."""
+    demand = Demand(
+        training=len(images.rows["train"]),
+        evaluated=sum(len(images.rows[split]) for split in ("validation", "test")),
+        views=settings.distinct_views * (1 + options.seeds),
+        epochs=settings.epochs,
+        item=2 if settings.stored_precision == "bf16" else 4,
+    )
+    card = source.card
+    limit: int = folder.ledger.get_meta("environment")["store_limit"]
+    return Keeping(
+        cuts_to_store(staged.stages, demand, limit),
+        settings.stored_precision,
+        Shelf(store_folder(options.store), limit),
+        source={
+            "network": card.network,
+            "arguments": dict(card.arguments),
+            "python": card.python.digest if card.python else None,
+        },
+        about=source.name,
+        announce=progress.announce,
+    )
+
+
 @contextmanager
 def same_threads_afterwards() -> Iterator[None]:
     """A study sets its own number of threads and flushes denormals; the program that called it gets its own back."""
@@ -147,4 +190,6 @@ def as_images(dataset: DataSet, source: Source, settings: TrainingSettings) -> I
         {split: dataset.rows(split) for split in SPLITS},
         {split: dataset.labels(split) for split in SPLITS},
         len(dataset.classes),
+        {split: tuple(item.digest for item in dataset.split(split)) for split in SPLITS},
+        {"input": source.input.to_card(), "augmentation": asdict(settings.augmentation)},
     )

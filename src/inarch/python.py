@@ -9,9 +9,10 @@ from typing import Any
 from rich.console import Console
 
 from inarch.errors import UsageError
+from inarch.features.place import bytes_of
 from inarch.network.class_names import read_classes
 from inarch.network.source import SourceOptions
-from inarch.options import StudyOptions, seconds, sizes, words
+from inarch.options import StudyOptions, seconds, sizes, views_of, words
 from inarch.predict import load
 from inarch.study import fit as run
 from inarch.terminal import QuietProgress
@@ -24,7 +25,7 @@ def fit(data: Path | str, *, source: str | Path, out: Path | str, **options: Any
 
     `options` are the fields of `StudyOptions` (grafts, cuts, seeds, ...) and of `SourceOptions` (weights, image_size,
     ...), as values or as the texts of the command line: cuts=(3, 6) or "3,6", hidden=((512, 256),) or "512,256",
-    time_limit=1200 (seconds) or "20m". An unknown one is a `UsageError`.
+    time_limit=1200 (seconds) or "20m", store_limit=200_000_000 (bytes) or "200MB". An unknown one is a `UsageError`.
     """
     study, of_source = ({f.name for f in fields(kind)} for kind in (StudyOptions, SourceOptions))
     unknown = options.keys() - study - of_source
@@ -55,7 +56,11 @@ def _value(name: str, given: Any) -> Any:
         return seconds(given)
     if name == "classes" and isinstance(given, str | Path):
         return read_classes(Path(given).name, Path(given).parent, f"classes={str(given)!r}")
-    if name == "weights" and given is not None:
+    if name == "views" and isinstance(given, str):
+        return views_of(given)
+    if name == "store_limit" and isinstance(given, str):
+        return bytes_of(given)
+    if name in ("weights", "store") and given is not None:
         return Path(given)
     return tuple(given) if isinstance(given, list) else given
 

@@ -6,6 +6,7 @@ Readable from `fit` downwards: what is opened, what is searched, what is confirm
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from inarch.options import StudyOptions, space_of
 from inarch.outcome import Outcome
 from inarch.preparation import (
     as_images,
+    keeping,
     open_images,
     planned_machine,
     recorded_environment,
@@ -50,7 +52,7 @@ def fit(
     clock, profile = Clock(options.time_limit), Profile()
     if out.resolve().is_relative_to(data.resolve()):
         raise UsageError(f"--out {out} lies inside the data set {data}.", "Choose a folder outside of it.")
-    with same_threads_afterwards(), RunFolder(out) as folder:
+    with same_threads_afterwards(), RunFolder(out) as folder, ExitStack() as open_store:
         environment = recorded_environment(folder, options, progress)
         with profile.section("source network"):
             loaded = load_source(source, source_options, announce=progress.announce)
@@ -62,7 +64,10 @@ def fit(
             machine = planned_machine(folder, environment, loaded, staged, options, progress)
         settings = options.settings(len(dataset.train), machine.plan)
         folder.require_identity(identity_of(loaded, dataset, options, settings))
-        store = PrefixStore(staged, as_images(dataset, loaded, settings), machine, epochs=settings.epochs)
+        images = as_images(dataset, loaded, settings)
+        kept = keeping(staged, images, loaded, settings, options, folder, progress)
+        store = PrefixStore(staged, images, machine, kept)
+        open_store.callback(store.close)
         store.profile = profile
         bench = Workbench(staged, loaded.network, store, folder)
         with profile.section("search and estimates"):

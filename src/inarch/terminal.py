@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, final
 
 from rich.console import Console
@@ -11,9 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 from rich.table import Column, Table
 
+from inarch.features.place import readable
 from inarch.launch.progress import Progress, Standing
 
 if TYPE_CHECKING:
+    from inarch.features.shelf import Entry
     from inarch.network.stages import Stages
 
 
@@ -92,6 +95,22 @@ def results_table(results: Mapping[str, Any]) -> Table:
             f"{100 * row['accuracy']:.1f} %",
             f"{100 * low:.1f} to {100 * high:.1f}",
             str(len(row["seeds"])),
+        )
+    return table
+
+
+def store_table(entries: Sequence[Entry]) -> Table:
+    """Stored segments, as `inarch store list` prints them."""
+    table = whole_table("size", "source", "cut behind", "split", "view", "images", "last used")
+    for entry in entries:
+        about = entry.manifest.about if entry.manifest else {}
+        view = "evaluation" if about.get("view") is None else str(about["view"])
+        table.add_row(
+            readable(entry.size),
+            *(str(about.get(name, "unknown")) for name in ("source", "stage", "split")),
+            view if entry.manifest else "unknown",
+            str(entry.manifest.images) if entry.manifest else "unknown",
+            datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M"),
         )
     return table
 

@@ -70,7 +70,7 @@ def test_frozen_stages_stay_bit_identical_under_every_plan(tmp_path: Path, plan:
 def test_what_a_stored_prefix_hands_over_suits_the_layers_behind_it(tmp_path: Path, plan: Plan) -> None:
     with workbench(tmp_path / "kept", plan=plan) as kept, workbench(tmp_path / "anew", limit=0, plan=plan) as anew:
         everything = np.arange(len(kept.store.images.rows["train"]))
-        stored, again = (bench.store.read(2, "train", everything, 0) for bench in (kept, anew))
+        stored, again = (bench.store.read(2, "train", everything, None) for bench in (kept, anew))
     assert torch.equal(stored, again)
     assert stored.dtype == (torch.bfloat16 if plan == replace(plan, frozen="bf16", trained="bf16") else torch.float32)
     exact = torch.equal(stored.float(), stored.bfloat16().float())

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from workbench import SETTINGS, workbench
 
 from inarch.errors import UsageError
+from inarch.features.store import PrefixStore
 from inarch.launch.here import TRIAL
 from inarch.methods import METHODS, make_method
 from inarch.network.grafts import GRAFT_NAMES, Configuration, graft_class
@@ -152,8 +153,12 @@ def test_the_balance_of_the_loss_changes_what_is_learned(tmp_path: Path) -> None
 
 
 def test_no_two_seeds_share_a_view() -> None:
-    views = {view_number(seed, epoch) for seed in range(5) for epoch in range(100)}
+    views = {view_number(seed, epoch, 0) for seed in range(5) for epoch in range(100)}
     assert len(views) == 500
+    repeated = [{view_number(seed, epoch, 4) for epoch in range(100)} for seed in range(5)]
+    assert [len(views) for views in repeated] == [4] * 5
+    assert len(set.union(*repeated)) == 20
+    assert set.union(*repeated) <= views
 
 
 def test_the_schedule_warms_up_and_ends_near_zero() -> None:
@@ -221,6 +226,8 @@ def test_label_smoothing_is_that_of_cross_entropy() -> None:
     ("changes", "message"),
     [
         ({"epochs": 0}, "epochs is 0"),
+        ({"views": -1}, "views is -1"),
+        ({"stored_precision": "int4"}, "stored_precision is 'int4'.*fp32, bf16"),
         ({"batch_size": 1}, "batch_size is 1"),
         ({"optimiser": "lion"}, "sgd, adamw"),
         ({"balance": "focal"}, "none, loss, sampler"),
@@ -243,3 +250,44 @@ def test_a_trial_survives_json_with_its_key() -> None:
     assert again == trial
     assert again.key == trial.key
     assert replace(trial, seed=9).key != trial.key
+
+
+def test_views_and_stored_precision_are_part_of_what_a_trial_is() -> None:
+    changes = ({}, {"views": 2}, {"views": 0}, {"stored_precision": "fp32"})
+    keys = [a_trial(settings=replace(SETTINGS, **change)).key for change in changes]  # type: ignore[arg-type]
+    assert len(set(keys)) == len(keys)
+
+
+def test_a_trial_from_before_views_were_numbered_reads_as_what_it_was() -> None:
+    values = a_trial().to_json()
+    del values["settings"]["views"], values["settings"]["stored_precision"]
+    settings = Trial.from_json(values).settings
+    assert (settings.views, settings.stored_precision) == (0, "fp32")
+
+
+def test_views_are_taken_in_turn_and_no_epoch_asks_for_more_than_there_are() -> None:
+    assert [view_number(0, epoch, 3) for epoch in range(7)] == [0, 1, 2, 0, 1, 2, 0]
+    assert [view_number(0, epoch, 0) for epoch in range(7)] == list(range(7))
+    counts = {(9, 4): 4, (3, 4): 3, (9, 0): 9}
+    for (epochs, views), distinct in counts.items():
+        settings = TrainingSettings(epochs=epochs, views=views)
+        assert settings.distinct_views == distinct
+        assert len({view_number(1, epoch, views) for epoch in range(epochs)}) == distinct
+
+
+def test_trials_and_range_tests_read_no_view_that_is_not_numbered_for_their_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, seen = PrefixStore.read, set[int | None]()
+
+    def recorded(store: PrefixStore, cut: int, split: str, positions: np.ndarray, view: int | None) -> torch.Tensor:
+        seen.update([view] if split == "train" else [])
+        return read(store, cut, split, positions, view)
+
+    monkeypatch.setattr(PrefixStore, "read", recorded)
+    settings = replace(SETTINGS, epochs=5, views=2)
+    with workbench(tmp_path, epochs=5) as bench:
+        range_test(bench.network(a_trial(cut=3)), settings, 1, bench.store)
+        assert seen == {100_000, 100_001}
+        bench.run([a_trial(settings=settings)], Watch())
+        assert seen == {100_000, 100_001}

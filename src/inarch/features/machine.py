@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from inarch.features.plan import Plan
 
@@ -27,7 +29,26 @@ class Machine:
         """Pixels [images, channels, height, width] on the device, in the memory format of the plan."""
         return pixels.to(self.device, memory_format=self.plan.layout)
 
+    def place_frozen(self, module: nn.Module) -> nn.Module:
+        """A module on the device that only ever runs forward, in evaluation mode; changed in place."""
+        placed = module.to(self.device).to(memory_format=self.plan.layout)
+        return placed.eval().requires_grad_(False)
+
     def hand_over(self, stored: Tensor) -> Tensor:
         """What the frozen pass left, on the device and in a type that the layers behind it take."""
         stored = stored.to(self.device)
         return stored.float() if stored.dtype == torch.bfloat16 and self.plan.trained == "fp32" else stored
+
+    def identity(self) -> dict[str, Any]:
+        """JSON that names everything of a machine that changes what a frozen network computes."""
+        if self.device.startswith("cuda"):
+            processor = torch.cuda.get_device_name(self.device)
+        else:
+            processor = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+        return {
+            "device": self.device,
+            "processor": processor,
+            "threads": self.threads,
+            "memory_format": self.plan.memory_format,
+            "precision": self.plan.frozen,
+        }

@@ -1,126 +1,283 @@
 """The store of prefix activations: what a frozen prefix makes of every (image, view), computed once.
 
-Trials with the same cut and seed see the same views, so their prefix need not run again. What is kept follows from
-sizes and a fixed limit alone, never from free memory or the clock: a resumed study reads the same numbers. Activations
-are made in fixed chunks of images in the order of the split, because a batch of one does not round like a batch of 32.
+A segment is one view of one split at one cut. When one is needed, the images go through the network once, in fixed
+chunks in the order of the split, and leave a segment at every cut that is stored; later trials, other cuts and other
+studies read it. The store decides only where activations come from: a batch at a stored cut is the same whether it was
+read from memory, from the disk, or computed just now, because all of them are rows of the same chunks, rounded alike.
+
+Activations of training views are rounded to the stored precision at every cut above 0, stored or not. The evaluation
+view is kept as computed: it is few bytes, and what is tested is then what the delivered network does.
 """
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import final
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, final
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from inarch.data import Views
+from inarch.features.addresses import Addresses
+from inarch.features.images import Images
 from inarch.features.machine import Machine
+from inarch.features.passes import CHUNK, Passes, chunks
+from inarch.features.place import available_memory
+from inarch.features.rows import FileRows, Layout, MemoryRows, RecomputedRows, Rows, bytes_view, round_to
+from inarch.features.shelf import Manifest, SegmentWriter, Shelf
 from inarch.network.stages import Stages
 from inarch.profile import Profile
 
-CHUNK = 64
-DEFAULT_LIMIT = 2 * 1024**3
+__all__ = ["CHUNK", "MEMORY", "Images", "Keeping", "PrefixStore"]
+
+# Bytes of segments that are held in memory; one segment that is larger than an eighth of it is read row by row.
+MEMORY = 512 << 20
+SMALL = 8
+# Files that are held open.
+OPEN_FILES = 64
+
+Key = tuple[int, str, int | None]
+"""Cut, split and view (None: the evaluation view) of a segment."""
 
 
 @dataclass(frozen=True)
-class Images:
-    """What a study trains and evaluates on: views of pixels, and for each split its rows and labels.
+class Keeping:
+    """What a study keeps of its activations, and where.
 
-    rows, labels: split name to int64 array [images].
+    cuts: those that are stored. precision: of stored training views, fp32 or bf16. shelf: None keeps segments in
+    memory alone. memory: bytes of it. source: JSON that, beside weights and modules, decides what a prefix computes.
+    about: name of the source, for people. announce: gets what a user must know, once.
     """
 
-    views: Views
-    rows: dict[str, np.ndarray]
-    labels: dict[str, np.ndarray]
-    classes: int
+    cuts: tuple[int, ...] = ()
+    precision: str = "bf16"
+    shelf: Shelf | None = None
+    memory: int = MEMORY
+    source: Mapping[str, Any] = field(default_factory=dict)
+    about: str = ""
+    announce: Callable[[str], None] = lambda text: None
 
 
 @final
 class PrefixStore:
-    """Activations [images, ...] at any cut, for any view of any split."""
+    """Activations [images, ...] at any cut, for any view of any split. Close it to close its files."""
 
-    def __init__(
-        self, staged: Stages, images: Images, machine: Machine, *, epochs: int, limit: int = DEFAULT_LIMIT
-    ) -> None:
+    def __init__(self, staged: Stages, images: Images, machine: Machine, keeping: Keeping) -> None:
+        """`staged` must have the weights of the source now; later changes of its weights do not show here."""
         self.images = images
         self.machine = machine
-        self._staged = staged
-        self._limit = limit
+        self.keeping = keeping
         # Called before every piece of work; may raise to end it.
         self.tick: Callable[[], None] = lambda: None
         self.profile = Profile()
-        self._segments: dict[tuple[int, int], nn.Module] = {}
-        self._held: OrderedDict[tuple[int, str, int | None], Tensor] = OrderedDict()
-        training = len(images.rows["train"])
-        # Four bytes an element; a cut is kept only if all views of one trial fit, else each epoch would evict the last.
-        self.kept_cuts = frozenset(
-            stage.index for stage in staged.stages if 4 * _size(stage.output_shape) * training * epochs <= limit
-        )
+        self._stages = staged.stages
+        self._passes = Passes(staged, images, machine, lambda: self.tick(), lambda: self.profile)
+        self._addresses = Addresses(self._passes.chain, images, machine, keeping.source, CHUNK)
+        self._opened: OrderedDict[Key, Rows] = OrderedDict()
+        self._checked: set[str] = set()
+        self._shelf, self._writable, self._announced = keeping.shelf, True, False
 
     def read(self, cut: int, split: str, positions: np.ndarray, view: int | None) -> Tensor:
         """Activations at `cut` of the images at `positions` of a split; `view` None is the evaluation view."""
-        if cut in self.kept_cuts:
-            return self.machine.hand_over(self._all(cut, split, view)[torch.from_numpy(positions)])
-        return self.machine.hand_over(self._run(0, cut, self._pixels(split, positions, view)))
-
-    def holds(self, cut: int, view: int | None) -> bool:
-        """Whether a view of the training split is held at a cut: a matter of cost, not of what is read."""
-        return (cut, "train", view) in self._held
+        start = self.start(cut)
+        x = self._stored((start, split, view), positions) if start else self._passes.pixels(split, positions, view)
+        if start < cut:
+            x = round_to(self._passes.run(start, cut, x), self._precision(view))
+        return self.machine.hand_over(x)
 
     def batches(self, cut: int, split: str) -> Iterator[Tensor]:
         """The evaluation view of a whole split, in chunks."""
-        for positions in _chunks(len(self.images.rows[split])):
+        for positions in chunks(len(self.images.rows[split])):
             yield self.read(cut, split, positions, None)
 
-    def _all(self, cut: int, split: str, view: int | None) -> Tensor:
-        key = (cut, split, view)
-        if key not in self._held:
-            self._make_room(cut, len(self.images.rows[split]))
-            self._held[key] = self._compute(cut, split, view)
-        self._held.move_to_end(key)
-        return self._held[key]
+    def start(self, cut: int) -> int:
+        """The stored cut from which activations at `cut` are computed, `cut` itself where it is stored; 0: pixels."""
+        return max((k for k in self.keeping.cuts if k <= cut), default=0)
 
-    def _compute(self, cut: int, split: str, view: int | None) -> Tensor:
-        """Every activation of a split at `cut`, from the deepest activations that are held already, or from pixels."""
-        start = max((k for k, s, v in self._held if (s, v) == (split, view) and k < cut), default=0)
-        parts = []
-        for positions in _chunks(len(self.images.rows[split])):
-            if start:
-                before = self._held[start, split, view][torch.from_numpy(positions)].to(self.machine.device)
-            else:
-                before = self._pixels(split, positions, view)
-            # In the precision of the pass: what is computed on from here is then the same as from pixels.
-            parts.append(self._run(start, cut, before).cpu())
-        return torch.cat(parts)
+    def holds(self, cut: int, split: str, view: int | None) -> bool:
+        """Whether a segment is there already: a matter of cost, not of what is read."""
+        key = cut, split, view
+        if key in self._opened or not len(self.images.rows[split]):
+            return True
+        return self._shelf is not None and self._shelf.has(self._name(key))
 
-    def _pixels(self, split: str, positions: np.ndarray, view: int | None) -> Tensor:
-        rows = self.images.rows[split][positions]
-        views = self.images.views
-        with self.profile.section("views"):
-            return self.machine.place(views.evaluation(rows) if view is None else views.training(rows, view))
+    def close(self) -> None:
+        """Closes files and gives memory back; what is asked for later is opened again."""
+        while self._opened:
+            self._opened.popitem()[1].close()
 
-    def _run(self, start: int, stop: int, x: Tensor) -> Tensor:
-        self.tick()
-        segment = self._segments.get((start, stop))
-        if segment is None:
-            segment = self._segments[start, stop] = self._staged.segment(start, stop)
-        segment.eval()
-        with self.profile.section("prefix passes"), torch.no_grad(), self.machine.autocast(frozen=True):
-            return segment(x)
+    def _precision(self, view: int | None) -> str | None:
+        return None if view is None else self.keeping.precision
 
-    def _make_room(self, cut: int, images: int) -> None:
-        wanted = 4 * _size(self._staged.stages[cut - 1].output_shape) * images
-        while self._held and wanted + sum(t.nbytes for t in self._held.values()) > self._limit:
-            self._held.popitem(last=False)
+    def _name(self, key: Key) -> str:
+        return self._addresses.of_segment(*key, self._precision(key[2]))
 
+    def _stored(self, key: Key, positions: np.ndarray) -> Tensor:
+        rows = self._rows(key)
+        try:
+            taken = rows.take(positions)
+        except OSError as error:  # a disk that fails, or is taken away
+            assert self._shelf is not None
+            self._give_up(self._shelf, error)
+            self._shelf = None
+            self._opened.pop(key).close()
+            rows = self._rows(key)
+            taken = rows.take(positions)
+        return rows.layout.unpack(taken, self.machine.device)
 
-def _size(shape: tuple[int, ...]) -> int:
-    return int(np.prod(shape))
+    def _rows(self, key: Key) -> Rows:
+        if key not in self._opened:
+            self._opened[key] = self._from_shelf(key) or self._in_memory(key)
+            self._opened.move_to_end(key)
+            self._close_oldest()
+        self._opened.move_to_end(key)
+        return self._opened[key]
 
+    def _close_oldest(self) -> None:
+        """Keeps memory and open files within bounds; the segment in use stays, whatever it takes."""
+        memory = sum(rows.memory for rows in self._opened.values())
+        files = sum(not rows.memory for rows in self._opened.values())
+        for key in list(self._opened)[:-1]:
+            rows = self._opened[key]
+            if (memory > self.keeping.memory) if rows.memory else (files > OPEN_FILES):
+                memory, files = memory - rows.memory, files - (not rows.memory)
+                self._opened.pop(key).close()
 
-def _chunks(images: int) -> Iterator[np.ndarray]:
-    for start in range(0, images, CHUNK):
-        yield np.arange(start, min(start + CHUNK, images))
+    # From the disk
+
+    def _from_shelf(self, key: Key) -> Rows | None:
+        """A segment from the disk, made there if need be; None where the disk does not take it."""
+        shelf = self._shelf
+        if shelf is None:
+            return None
+        try:
+            found = self._open(shelf, key)
+            if found is None and self._writable:
+                with shelf.locked(self._addresses.of_pass(*key[1:], self._precision(key[2])), self.tick):
+                    # Another process may just have made it; what is damaged is mended by who holds the lock.
+                    found = self._open(shelf, key, mend=True)
+                    if found is None:
+                        self._make(shelf, *key[1:])
+                        found = self._open(shelf, key)
+            return found
+        except OSError as error:
+            self._writable = False
+            self._give_up(shelf, error)
+            return None
+
+    def _give_up(self, shelf: Shelf, error: OSError) -> None:
+        if not self._announced:
+            self._announced = True
+            reason = error.strerror or str(error)
+            self.keeping.announce(
+                f"Activations cannot be stored in {shelf.folder}: {reason}. The study goes on with the same results: "
+                "they are held in memory or computed again. Make room, or choose another folder with --store."
+            )
+
+    def _open(self, shelf: Shelf, key: Key, *, mend: bool = False) -> Rows | None:
+        """A segment that is whole; it is checked when this process first opens it. None where there is none."""
+        name = self._name(key)
+        manifest = shelf.manifest(name)
+        if manifest is None:
+            return None
+        try:
+            rows = FileRows(os.open(shelf.rows(name), os.O_RDONLY), manifest)
+        except OSError:
+            if mend:
+                shelf.forget(name)
+            return None
+        kept = False
+        try:
+            if name not in self._checked and (damaged := rows.damaged()):
+                if not mend:
+                    return None
+                self._mend(shelf, key, manifest, damaged)
+            if name not in self._checked:
+                shelf.touch(name)
+                self._checked.add(name)
+            kept = manifest.size > self.keeping.memory // SMALL
+            return rows if kept else rows.all()
+        finally:
+            if not kept:
+                rows.close()
+
+    def _mend(self, shelf: Shelf, key: Key, manifest: Manifest, damaged: list[int]) -> None:
+        """Computes the damaged chunks again and writes them into their places."""
+        cut, split, view = key
+        layout, every = Layout.of_manifest(manifest), list(chunks(manifest.images))
+        again = self._passes.push((cut,), split, view, (every[chunk] for chunk in damaged))
+        packed = (bytes_view(layout.pack(x)) for _, x in again)
+        shelf.mend(self._name(key), manifest, zip(damaged, packed, strict=True))
+
+    def _make(self, shelf: Shelf, split: str, view: int | None) -> None:
+        """One pass of a view of a split through the network, written at every stored cut where it is not there yet."""
+        missing = [cut for cut in self.keeping.cuts if shelf.manifest(self._name((cut, split, view))) is None]
+        images = len(self.images.rows[split])
+        wanted = sum(self._size(cut, split, view) for cut in missing)
+        if not shelf.make_room(wanted, self._checked.__contains__):
+            raise OSError("there is too little room on the disk")
+        writers: dict[int, SegmentWriter] = {}
+        layouts: dict[int, Layout] = {}
+        try:
+            for cut in missing:
+                writers[cut] = shelf.writer(self._name((cut, split, view)))
+            for cut, x in self._passes.push(missing, split, view, chunks(images)):
+                layout = layouts.setdefault(cut, Layout.of(x, self._precision(view)))
+                writers[cut].add(bytes_view(layout.pack(x)))
+            for cut, writer in writers.items():
+                writer.finish(self._manifest(layouts[cut], writer, (cut, split, view)))
+        finally:
+            for writer in writers.values():
+                writer.discard()
+
+    def _manifest(self, layout: Layout, writer: SegmentWriter, key: Key) -> Manifest:
+        cut, split, view = key
+        stored, computed = (str(kind).removeprefix("torch.") for kind in (layout.stored, layout.computed))
+        about = {"source": self.keeping.about, "stage": self._stages[cut - 1].name, "split": split, "view": view}
+        return Manifest(
+            layout.row, layout.row_bytes, stored, computed, layout.channels_last, len(self.images.rows[split]), CHUNK,
+            tuple(writer.checksums), about,
+        )  # fmt: skip
+
+    # Without a disk
+
+    def _in_memory(self, key: Key) -> Rows:
+        """A segment made in memory, and those of the same pass that fit beside it; computed by chunks if too large."""
+        cut, split, view = key
+        images, size = len(self.images.rows[split]), self._size(*key)
+        if size > max(self.keeping.memory, available_memory() // 4):
+            return RecomputedRows(images, CHUNK, lambda positions: self._chunk(key, positions))
+        room = self.keeping.memory - size - sum(rows.memory for rows in self._opened.values())
+        wanted = [cut]
+        for other in sorted(self.keeping.cuts, key=lambda k: self._size(k, split, view)):
+            size = self._size(other, split, view)
+            if other != cut and (other, split, view) not in self._opened and size <= room:
+                wanted.append(other)
+                room -= size
+        layouts: dict[int, Layout] = {}
+        made: dict[int, Tensor] = {}
+        done = dict.fromkeys(wanted, 0)
+        for k, x in self._passes.push(wanted, split, view, chunks(images)):
+            layout = layouts.setdefault(k, Layout.of(x, self._precision(view)))
+            if k not in made:
+                made[k] = torch.empty((images, *layout.row), dtype=layout.stored)
+            made[k][done[k] : done[k] + len(x)] = layout.pack(x)
+            done[k] += len(x)
+        for k in wanted:
+            self._opened[k, split, view] = MemoryRows(layouts[k], made[k])
+        return self._opened[key]
+
+    def _chunk(self, key: Key, positions: np.ndarray) -> tuple[Layout, Tensor]:
+        cut, split, view = key
+        ((_, x),) = self._passes.push((cut,), split, view, [positions])
+        layout = Layout.of(x, self._precision(view))
+        return layout, layout.pack(x)
+
+    def _size(self, cut: int, split: str, view: int | None) -> int:
+        """Bytes of a segment, as far as they are known before it is made."""
+        item = 2 if self._precision(view) == "bf16" else 4
+        return prod(self._stages[cut - 1].output_shape) * len(self.images.rows[split]) * item

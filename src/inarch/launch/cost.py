@@ -6,12 +6,12 @@ Estimates decide only where a time limit stops the work and what the user is tol
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass, field
 from statistics import median
 from typing import final
 
-from inarch.features.store import PrefixStore
+from inarch.features.store import Key, PrefixStore
 from inarch.network.adapted import stored_cut
 from inarch.network.stages import Stages
 from inarch.training.fit import view_number
@@ -40,16 +40,28 @@ class Speeds:
 @final
 @dataclass
 class CostModel:
-    """Seconds of a trial from its cut: frozen stages cost a forward pass (nothing where held), the rest training."""
+    """Seconds of a trial from its cut.
+
+    Frozen stages cost a forward pass for each view that is not stored yet, up to the stored cut; what lies between that
+    and the trial's cut costs one every epoch, and the rest costs training.
+    """
 
     staged: Stages
     store: PrefixStore
     speeds: Speeds
     _ratios: list[float] = field(default_factory=list)
 
-    def seconds(self, *batch: Trial) -> float:
-        """Seconds of a trial, or of several that are trained together."""
-        return self.raw(*batch) * self._correction()
+    def seconds(self, *batch: Trial, made: set[Key] | None = None) -> float:
+        """Seconds of a trial, or of several that are trained together.
+
+        made: segments that trials before them will have made, to which they add their own.
+        """
+        return self.raw(*batch, made=made) * self._correction()
+
+    def total(self, batches: Iterable[Sequence[Trial]]) -> float:
+        """Seconds of batches one after the other: what the first stores the next ones read."""
+        made: set[Key] = set()
+        return sum(self.seconds(*batch, made=made) for batch in batches)
 
     def learn(self, raw: float, seconds: float) -> None:
         """Takes a finished batch into account: its raw estimate from before it ran, and what it took."""
@@ -58,26 +70,43 @@ class CostModel:
     def _correction(self) -> float:
         return min(4.0, max(0.25, median(self._ratios[-15:]))) if self._ratios else 1.2
 
-    def raw(self, *batch: Trial) -> float:
+    def raw(self, *batch: Trial, made: set[Key] | None = None) -> float:
         """Seconds before the correction. What is trained together shares its activations, and most of its steps."""
         trial = batch[0]
         steps = trial.settings.epochs * len(self.store.images.rows["train"]) / trial.settings.batch_size
-        return self._alone(trial) + STACKED_SHARE * (len(batch) - 1) * steps * self.speeds.head
+        return self._alone(trial, made) + STACKED_SHARE * (len(batch) - 1) * steps * self.speeds.head
 
-    def _alone(self, trial: Trial) -> float:
+    def _alone(self, trial: Trial, made: set[Key] | None) -> float:
         images = len(self.store.images.rows["train"])
         validation = len(self.store.images.rows["validation"])
-        epochs, batch = trial.settings.epochs, trial.settings.batch_size
+        settings = trial.settings
         cut = stored_cut(trial.configuration, trial.cut, len(self.staged.stages))
-        frozen = sum(stage.cost for stage in self.staged.stages[: trial.cut])
-        # The last view: a range test or a trial that was stopped leaves some of the first ones.
-        if self.store.holds(cut, view_number(trial.seed, epochs - 1)):
-            prefix, view, looked_at = 0.0, 0.0, 0.0
-        else:
-            prefix, view, looked_at = frozen * self.speeds.forward, self.speeds.view, 1.0
-        training = (1 - frozen) * self.speeds.training + self.speeds.head / batch
-        checking = (1 - frozen + frozen * looked_at) * self.speeds.forward
-        return epochs * (images * (view + prefix + training) + validation * checking)
+        start = self.store.start(cut)
+        between = self._share(start, trial.cut)
+        behind = 1 - self._share(0, trial.cut)
+        view = 0.0 if start else self.speeds.view
+        step = view + between * self.speeds.forward + behind * self.speeds.training
+        steps = settings.epochs * (images * step + images * self.speeds.head / settings.batch_size)
+        checking = settings.epochs * validation * (between + behind) * self.speeds.forward
+        return self._passes(trial, start, made) + steps + checking
+
+    def _passes(self, trial: Trial, start: int, made: set[Key] | None) -> float:
+        """Seconds in which the views of a trial that are not stored yet are pushed through the network."""
+        if not start:
+            return 0.0
+        views = range(trial.settings.distinct_views)
+        wanted: list[Key] = [
+            (start, "train", view_number(trial.seed, n, trial.settings.views)) for n in views
+        ] + [(start, "validation", None)]  # fmt: skip
+        missing = [key for key in wanted if (made is None or key not in made) and not self.store.holds(*key)]
+        if made is not None:
+            # One pass leaves a segment at every stored cut.
+            made.update((cut, split, view) for _, split, view in missing for cut in self.store.keeping.cuts)
+        an_image = self.speeds.view + self._share(0, max(self.store.keeping.cuts)) * self.speeds.forward
+        return an_image * sum(len(self.store.images.rows[split]) for _, split, _ in missing)
+
+    def _share(self, start: int, stop: int) -> float:
+        return sum(stage.cost for stage in self.staged.stages[start:stop])
 
 
 def seconds_of(work: Callable[[], object], repeats: int = 4) -> float:

@@ -92,7 +92,7 @@ class TrialRunner:
         return self._clock.passed() + self._seconds(self._missing()) + self._closing()
 
     def _seconds(self, to_come: Sequence[Batch]) -> float:
-        return sum(self._costs.seconds(*batch) for batch in to_come)
+        return self._costs.total(to_come)
 
     def _missing(self) -> list[Batch]:
         """What must be there whatever the limit, each with the trials that are trained together with it."""

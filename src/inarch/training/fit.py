@@ -98,7 +98,7 @@ def train_together(
             learner.train(True)
             total = np.zeros(len(trials))
             for positions in epoch_batches:
-                total += np.multiply(learner.step(positions, view_number(seed, number)), len(positions))
+                total += np.multiply(learner.step(positions, view_number(seed, number, settings.views)), len(positions))
                 if not learner.alive:
                     return [learner.failed[i] for i in range(len(trials))]
                 watch.step(learner.done, learner.steps)
@@ -238,9 +238,12 @@ def _probabilities(members: Sequence[Members], cut: int, store: PrefixStore, spl
     return torch.cat(parts, dim=1).numpy() if parts else np.zeros((networks, 0, store.images.classes), np.float32)
 
 
-def view_number(seed: int, epoch: int) -> int:
-    """Every seed has views of its own, or the spread over seeds would be underestimated."""
-    return seed * VIEWS_A_SEED + epoch
+def view_number(seed: int, epoch: int, views: int) -> int:
+    """The view of an epoch, of so many `views` in turn (0: a fresh one every epoch).
+
+    Every seed has views of its own, or the spread over seeds would be underestimated.
+    """
+    return seed * VIEWS_A_SEED + (epoch % views if views else epoch)
 
 
 def epoch_order(labels: np.ndarray, settings: TrainingSettings, seed: int, epoch: int) -> np.ndarray:

@@ -80,7 +80,7 @@ def _sweep(
         optimiser.param_groups[0]["lr"] = rate
         with store.machine.autocast():
             with torch.no_grad():
-                stored = store.read(network.stored_cut, "train", positions, view_number(seed, epoch))
+                stored = store.read(network.stored_cut, "train", positions, view_number(seed, epoch, settings.views))
             logits = network.from_stored(stored)
         loss = F.cross_entropy(logits.float(), labels[positions], weights, label_smoothing=settings.label_smoothing)
         value = float(loss.detach())

@@ -15,6 +15,8 @@ from inarch.network.grafts import Configuration
 
 OPTIMISERS = ("sgd", "adamw")
 BALANCES = ("none", "loss", "sampler")
+# What trials were before these settings existed: a fresh view every epoch, and nothing rounded.
+BEFORE: dict[str, Any] = {"views": 0, "stored_precision": "fp32"}
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class TrainingSettings:
 
     epochs: passes over the training images. batch_size: images a step. weight_decay: for every trained parameter.
     warmup: share of all steps with a linearly rising rate, then cosine. label_smoothing: from 0 to 1.
-    precision: of what trains. frozen_precision: of passes through frozen stages.
+    precision: of what trains. frozen_precision: of passes through frozen stages. stored_precision: of what these hand
+    over. views: of each training image, taken in turn (0: a fresh one every epoch).
     """
 
     epochs: int
@@ -36,20 +39,27 @@ class TrainingSettings:
     balance: str = "none"
     precision: str = "fp32"
     frozen_precision: str = "fp32"
+    views: int = 4
+    stored_precision: str = "bf16"
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        for name, low in (("epochs", 1), ("batch_size", 2)):
+        for name, low in (("epochs", 1), ("batch_size", 2), ("views", 0)):
             if getattr(self, name) < low:
                 raise UsageError(f"{name} is {getattr(self, name)}.", f"Give at least {low}.")
         for name, known in (
             ("optimiser", OPTIMISERS), ("balance", BALANCES), ("precision", PRECISIONS),
-            ("frozen_precision", PRECISIONS),
+            ("frozen_precision", PRECISIONS), ("stored_precision", PRECISIONS),
         ):  # fmt: skip
             if getattr(self, name) not in known:
                 raise UsageError(f"{name} is '{getattr(self, name)}'.", f"Choose one of: {', '.join(known)}.")
         if not 0 <= self.label_smoothing < 1:
             raise UsageError(f"label_smoothing is {self.label_smoothing}.", "Give a number from 0 to below 1.")
+
+    @property
+    def distinct_views(self) -> int:
+        """How many views of an image a trial sees."""
+        return min(self.views or self.epochs, self.epochs)
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,7 @@ class Trial:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Trial:
-        settings = dict(values["settings"])
+        settings = BEFORE | dict(values["settings"])
         augmentation: Any = {
             name: tuple(value) if isinstance(value, list) else value for name, value in settings["augmentation"].items()
         }

@@ -1,0 +1,135 @@
+"""The folder of segments: room for new ones, what is removed, what people see."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from inarch.features import shelf as shelf_module
+from inarch.features.shelf import Manifest, Shelf
+
+SIZE = 1000
+
+
+def put(shelf: Shelf, name: str, *, used: float = 0.0) -> None:
+    """A segment of `SIZE` bytes that was used so many seconds ago."""
+    writer = shelf.writer(name)
+    writer.add(memoryview(bytes(SIZE)))
+    about = {"source": "toy", "stage": "conv1", "split": "train", "view": 3}
+    writer.finish(Manifest((SIZE,), SIZE, "uint8", "uint8", False, 1, 64, tuple(writer.checksums), about))
+    stamp = time.time() - used
+    os.utime(shelf.folder / f"{name}.json", (stamp, stamp))
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    made = Shelf(tmp_path / "store")
+    for age, name in enumerate(("new-1", "middle-1", "old-1")):
+        put(made, name, used=100.0 * age)
+    return made
+
+
+def disk(patch: pytest.MonkeyPatch, shelf: Shelf, size: int, total: int = 1 << 40) -> None:
+    """A disk of so many bytes that holds nothing but the store."""
+    patch.setattr(shelf_module, "MOST_TOTAL", total)
+    patch.setattr(shelf_module, "free_space", lambda folder: size - sum(entry.size for entry in shelf.entries()))
+
+
+def test_a_manifest_comes_back_as_it_was_written(shelf: Shelf) -> None:
+    found = shelf.manifest("new-1")
+    assert found is not None
+    assert (found.row, found.images, found.size, found.about["stage"]) == ((SIZE,), 1, SIZE, "conv1")
+    assert shelf.manifest("never-1") is None
+
+
+def test_entries_are_listed_most_recently_used_first_and_use_counts(shelf: Shelf) -> None:
+    assert [entry.name for entry in shelf.entries()] == ["new-1", "middle-1", "old-1"]
+    shelf.touch("old-1")
+    assert [entry.name for entry in shelf.entries()] == ["old-1", "new-1", "middle-1"]
+
+
+def test_with_room_nothing_is_removed(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk(monkeypatch, shelf, 16 * SIZE)
+    assert shelf.make_room(SIZE, lambda name: False, reserve=0)
+    assert len(shelf.entries()) == 3
+
+
+@pytest.mark.parametrize("limit", ["the share of the disk", "the most of all", "what must stay free"])
+def test_the_least_recently_used_make_room_and_no_more_than_needed(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    if limit == "the share of the disk":
+        disk(monkeypatch, shelf, 4 * 3 * SIZE)
+        assert shelf.make_room(2 * SIZE, lambda name: False, reserve=0)
+    elif limit == "the most of all":
+        disk(monkeypatch, shelf, 1 << 40, total=3 * SIZE)
+        assert shelf.make_room(2 * SIZE, lambda name: False, reserve=0)
+    else:
+        disk(monkeypatch, shelf, 16 * SIZE)
+        assert shelf.make_room(SIZE, lambda name: False, reserve=14 * SIZE)
+    assert [entry.name for entry in shelf.entries()] == ["new-1"]
+
+
+def test_what_this_process_reads_is_not_removed_and_too_little_room_is_said(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk(monkeypatch, shelf, 1 << 40, total=2 * SIZE)
+    assert not shelf.make_room(SIZE, lambda name: name in ("old-1", "middle-1"), reserve=0)
+    assert [entry.name for entry in shelf.entries()] == ["middle-1", "old-1"]
+
+
+def test_what_one_study_may_take_is_always_allowed(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk(monkeypatch, shelf, 1 << 40, total=SIZE)
+    generous = Shelf(shelf.folder, limit=4 * SIZE)
+    assert generous.make_room(SIZE, lambda name: False, reserve=0)
+    assert len(shelf.entries()) == 3
+
+
+def test_leftovers_of_killed_processes_go_when_they_are_old_and_nobody_is_at_work(shelf: Shelf) -> None:
+    leftovers = [shelf.folder / name for name in (".dead-1.rows.part", ".dead-1.json.part", "dead-2.rows")]
+    for file in leftovers:
+        file.write_bytes(b"half")
+    shelf.make_room(0, lambda name: False, reserve=0)
+    assert all(file.exists() for file in leftovers), "they may belong to a process at work"
+    for file in leftovers:
+        os.utime(file, (0, 0))
+    with shelf.locked("dead", lambda: None):
+        shelf.make_room(0, lambda name: False, reserve=0)
+        assert all(file.exists() for file in leftovers)
+    shelf.make_room(0, lambda name: False, reserve=0)
+    assert not any(file.exists() for file in leftovers)
+    assert len(shelf.entries()) == 3
+
+
+def test_clear_removes_segments_and_leftovers_but_not_what_is_being_written(shelf: Shelf) -> None:
+    (shelf.folder / ".dead-1.rows.part").write_bytes(b"half")
+    (shelf.folder / ".alive-1.rows.part").write_bytes(b"half")
+    (shelf.folder / "default-limit").write_text("1")
+    with shelf.locked("alive", lambda: None):
+        assert shelf.clear() == (3, 3 * SIZE)
+    left = {file.name for file in shelf.folder.iterdir() if file.is_file()}
+    assert left == {".alive-1.rows.part", "default-limit"}
+
+
+def test_a_store_that_is_not_there_is_empty(tmp_path: Path) -> None:
+    nowhere = Shelf(tmp_path / "never" / "made")
+    assert nowhere.entries() == []
+    assert nowhere.clear() == (0, 0)
+    assert not (tmp_path / "never").exists()
+
+
+def test_waiting_for_another_process_can_be_ended(shelf: Shelf) -> None:
+    class EnoughError(Exception):
+        pass
+
+    calls = iter(range(10))
+
+    def tick() -> None:
+        if next(calls) == 1:
+            raise EnoughError
+
+    with shelf.locked("one", lambda: None), pytest.raises(EnoughError), shelf.locked("one", tick):
+        pass
