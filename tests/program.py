@@ -101,9 +101,9 @@ def _die(place: str, call: int) -> None:
 
 
 @contextlib.contextmanager
-def running(*arguments: str | Path) -> Iterator[BaseProcess]:
+def running(*arguments: str | Path, die_at: tuple[str, int] | None = None) -> Iterator[BaseProcess]:
     """A command in a child, killed with its group at the end if it still runs."""
-    child = start(*arguments)
+    child = start(*arguments, die_at=die_at)
     try:
         yield child
     finally:

@@ -65,10 +65,16 @@ class Outcome:
             "validation_standard_error": self._validation_standard_error(),
         }
 
+    def compared(self) -> dict[str, Candidate]:
+        """The choice and its baselines by role; a baseline that is the choice itself is left out."""
+        others = {role: self._roles[role] for role in BASELINES if role in self._roles}
+        return {"chosen": self.chosen} | {r: c for r, c in others.items() if c.trial.key != self.chosen.trial.key}
+
     def cut_json(self, cut: int) -> dict[str, Any]:
         return {"index": cut, "name": self._staged.stages[cut - 1].name if cut else "none"}
 
-    def _place(self, found: Candidate) -> dict[str, Any]:
+    def place(self, found: Candidate) -> dict[str, Any]:
+        """Configuration and cut, as `results.json` names them."""
         return found.trial.configuration.to_json() | {"cut": self.cut_json(found.trial.cut)}
 
     def _dataset_json(self) -> dict[str, Any]:
@@ -84,7 +90,7 @@ class Outcome:
 
     def _chosen_json(self) -> dict[str, Any]:
         trial = self.chosen.trial
-        return self._place(self.chosen) | {
+        return self.place(self.chosen) | {
             "method": trial.method,
             "learning_rate": trial.learning_rate,
             "new_layer_learning_rate": trial.new_layer_learning_rate,
@@ -136,7 +142,7 @@ class Outcome:
             "seeds": self._seeds(found),
             "confirmed": found.confirmed,
             "failed_seeds": found.failed,
-            **self._place(found),
+            **self.place(found),
             "method": found.trial.method,
         }
 
@@ -172,8 +178,8 @@ class Outcome:
             return {"kept": None, "replaced": None, "reason": f"No configuration that {missing} the layer was tried."}
         pair = paired_difference(self._correct(kept), self._correct(replaced))
         return {
-            "kept": self._place(kept),
-            "replaced": self._place(replaced),
+            "kept": self.place(kept),
+            "replaced": self.place(replaced),
             "difference": pair.difference,
             "interval95": list(pair.interval95),
             "p": pair.p,

@@ -11,8 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from inarch.command import command
 from inarch.data import DataSet
 from inarch.errors import UsageError
+from inarch.evidence import SOURCE_PASS, write_evidence
 from inarch.features.store import PrefixStore
 from inarch.launch.clock import Clock
 from inarch.launch.here import RANGE, TRIAL, Workbench
@@ -80,7 +82,10 @@ def fit(
             "source": {"name": loaded.name, "digest": loaded.digest, "classes": len(loaded.classes)},
             "settings": asdict(settings) | {"seed": options.seed, "seeds": options.seeds},
             "left_out": runner.left_out(),
-            "cost": cost(folder, clock, runner.trained, profile),
+        }
+        write_evidence(bench, outcome, dataset, loaded.classes)
+        results["cost"] = cost(folder, clock, runner.trained, profile) | {
+            "command": command(data, source, options, source_options)
         }
         delivered = bench.restore(outcome.chosen.results[0].trial)
         with profile.section("model and report"):
@@ -118,6 +123,7 @@ def cost(folder: RunFolder, clock: Clock, trained: int, profile: Profile) -> dic
         "seconds": clock.passed(),
         "training_seconds": sum(r.seconds for r in trials),
         "range_test_seconds": sum(r.seconds for r in folder.ledger.records(RANGE)),
+        "source_pass_seconds": sum(r.seconds for r in folder.ledger.records(SOURCE_PASS)),
         "trials": len(trials),
         "trials_this_call": trained,
         "profile": profile.seconds(),

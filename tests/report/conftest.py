@@ -1,10 +1,16 @@
-"""Results of a study that never ran: everything that `results.json` may hold."""
+"""Results and evidence of a study that never ran: everything that `results.json` and `evidence.json` may hold."""
 
 from __future__ import annotations
 
+import io
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+
+from inarch.report.run import Run
 
 STAGES = ["none", "conv_stem", *(f"blocks.{k}.0" for k in range(11)), "classification-layer"]
 
@@ -50,7 +56,8 @@ def results() -> dict[str, Any]:
         "left_out": ["more seeds"],
         "settings": {"epochs": 8, "batch_size": 32, "label_smoothing": 0.1, "balance": None, "flip": True},
         "cost": {
-            "seconds": 3605.4, "trials": 84,
+            "seconds": 3605.4, "trials": 84, "training_seconds": 3000.0, "source_pass_seconds": 12.0,
+            "command": ["inarch", "fit", "my fruit", "--source", "toy.json", "--out", "again", "--seeds", "2"],
             "environment": {
                 "device": "cpu", "threads": 2, "versions": {"torch": "2.15.0", "timm": "1.0.31"},
                 "plan": {
@@ -60,6 +67,60 @@ def results() -> dict[str, Any]:
             },
         },
     }  # fmt: skip
+
+
+@pytest.fixture
+def evidence() -> dict[str, Any]:
+    """Ten test images of class 0 and ten of class 1; 0 is taken for 1 four times, 1 for 0 once and for 2 twice."""
+    return {
+        "format": 1,
+        "model": {
+            "confusions": [[0, 0, 6], [0, 1, 4], [1, 0, 1], [1, 1, 7], [1, 2, 2]],
+            "reliability": [
+                {"low": 0.4, "high": 0.4667, "images": 5, "confidence": 0.45, "accuracy": 0.2},
+                {"low": 0.9333, "high": 1.0, "images": 15, "confidence": 0.95, "accuracy": 0.8},
+            ],
+            "mistakes": [
+                {"path": "test/apple/<script>alert(3)</script>.jpg", "thumbnail": f"{9:032x}.webp", "true": 0,
+                 "predicted": 1, "probability": 0.98, "probability_of_true": 0.01},
+            ],
+        },
+        "learning": [
+            {"role": role, **_place("retain", "l2", 3),
+             "seeds": [{"seed": seed, "epochs": [
+                 {"training_loss": 2.0 / epoch + seed, "validation_accuracy": 0.2 * epoch + 0.02 * seed + lift}
+                 for epoch in (1, 2, 3)
+             ]} for seed in (1, 2)]}
+            for role, lift in (("chosen", 0.1), ("traditional", 0.0), ("linear_probe", 0.05))
+        ],
+        "source_classes": [
+            [{"name": f"source <i>{k}</i> {rank}", "raised": 2.0 - 0.3 * rank} for rank in range(3)] for k in range(10)
+        ],
+        "examples": [
+            {"counts": {"train": 150, "validation": 32, "test": 37}, "thumbnails": [f"{k:032x}.webp"]}
+            for k in range(10)
+        ],
+    }  # fmt: skip
+
+
+@pytest.fixture
+def run(results: dict[str, Any], evidence: dict[str, Any]) -> Run:
+    """Both, with a thumbnail for every class and none for the mistake but that of class 9."""
+    names = [name for row in evidence["examples"] for name in row["thumbnails"]]
+    return Run(results, evidence, dict.fromkeys(names, "data:image/webp;base64,AAAA"))
+
+
+@pytest.fixture
+def folder(results: dict[str, Any], evidence: dict[str, Any], tmp_path: Path) -> Path:
+    """A run folder with both files and thumbnails."""
+    (tmp_path / "run" / "thumbnails").mkdir(parents=True)
+    (tmp_path / "run" / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    (tmp_path / "run" / "evidence.json").write_text(json.dumps(evidence), encoding="utf-8")
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(stream, "WEBP")
+    for row in evidence["examples"]:
+        (tmp_path / "run" / "thumbnails" / row["thumbnails"][0]).write_bytes(stream.getvalue())
+    return tmp_path / "run"
 
 
 def _place(graft: str, harmonise: str, cut: int, hidden: list[int] | None = None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics
 
 from inarch.errors import DataError
-from inarch.results.metrics import calibration_error, classification_metrics
+from inarch.results.metrics import calibration_error, classification_metrics, reliability
 
 CLOSE = 1e-12
 
@@ -89,3 +89,14 @@ def test_no_images_is_an_error() -> None:
 def test_arrays_that_are_not_probabilities_and_labels_are_refused(p: np.ndarray, y: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         classification_metrics(p, y)
+
+
+def test_reliability_bins_hold_mean_confidence_and_accuracy_and_add_up_to_the_calibration_error() -> None:
+    p = np.array([[0.95, 0.05], [0.97, 0.03], [0.39, 0.61], [0.3, 0.7], [0.36, 0.64]])
+    y = np.array([0, 1, 1, 0, 1])
+    bins = reliability(p, y)
+    assert [(b["images"], b["accuracy"]) for b in bins] == [(2, 1.0), (1, 0.0), (2, 0.5)]
+    assert [b["confidence"] for b in bins] == pytest.approx([0.625, 0.7, 0.96])
+    assert (bins[0]["low"], bins[0]["high"]) == pytest.approx((9 / 15, 10 / 15))
+    gaps = sum(b["images"] * abs(b["accuracy"] - b["confidence"]) for b in bins) / 5
+    assert calibration_error(p, y) == pytest.approx(gaps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, final
@@ -127,6 +127,15 @@ class Workbench:
             record = Record(key, TEST, trial.to_json(), {}, {"test": probabilities}, time.monotonic() - start)
             self._record(record)
         return record.arrays["test"]
+
+    def source_logits(self, split: str) -> Iterator[np.ndarray]:
+        """What the original network makes of the evaluation view of a split: float32 [images, source classes] a batch.
+
+        It must be read to its end before another network is made of the same modules.
+        """
+        self._network.load_state_dict(self._source_weights)
+        for logits in self.store.batches(len(self.staged.stages), split):
+            yield logits.float().cpu().numpy()
 
     def restore(self, trial: Trial) -> AdaptedNetwork:
         """The trained network of a finished trial, from its checkpoint; without one it is trained again.

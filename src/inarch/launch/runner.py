@@ -101,9 +101,10 @@ class TrialRunner:
         return with_companions(required(self.space, self.history), to_come)
 
     def _closing(self) -> float:
-        """Seconds for testing one seed of each role, and for writing."""
-        tests = len(self._bench.store.images.rows["test"]) * self._costs.speeds.forward
-        return CLOSING_SECONDS + 1.3 * tests * (2 + len(roles(self.space, self.history)))
+        """Seconds for testing one seed of each role, for one pass over the training images, and for writing."""
+        rows, forward = self._bench.store.images.rows, self._costs.speeds.forward
+        images = len(rows["train"]) + len(rows["test"]) * (2 + len(roles(self.space, self.history)))
+        return CLOSING_SECONDS + 1.3 * images * forward
 
     def _confirming(self) -> float:
         """Seconds for one confirmation of the most promising candidate and of the two baselines."""

@@ -1,4 +1,4 @@
-"""The page that shows a run folder's results. Reads `results.json` alone and never imports PyTorch."""
+"""The page that shows what a run folder holds. Reads its files alone and never imports PyTorch."""
 
 from __future__ import annotations
 

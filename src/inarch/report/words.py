@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 ROLES: Final = {
@@ -14,6 +14,12 @@ ROLES: Final = {
     "retain_best_cut": "Retain, at its own best cut",
     "deepen_best_cut": "Deepen, at its own best cut",
     "joined_best_cut": "Joined, at its own best cut",
+}
+_SHORT_ROLES: Final = {
+    "chosen": "the choice",
+    "traditional": "traditional fine-tuning",
+    "linear_probe": "linear probe",
+    "replace_best_cut": "replace, best cut",
 }
 
 
@@ -97,3 +103,16 @@ def setting(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def short_role(name: str) -> str:
+    """A role in two or three words, for pictures."""
+    return _SHORT_ROLES.get(name, name.replace("_", " "))
+
+
+def verdict(interval: Sequence[float]) -> str:
+    """What an interval of a difference says about it."""
+    low, high = interval
+    if low > 0:
+        return "better, beyond chance"
+    return "worse, beyond chance" if high < 0 else "could be chance"

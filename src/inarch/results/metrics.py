@@ -42,14 +42,41 @@ def classification_metrics(probabilities: NDArray[np.floating], labels: NDArray[
 def calibration_error(probabilities: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
     """Return the expected calibration error of the top class, over 15 bins of equal width.
 
-    The mean over images of |accuracy - mean confidence| in the bin (low, high] that holds the image's top probability.
+    The mean over images of |accuracy - mean confidence| in the bin that holds the image's top probability.
     """
-    confidence = probabilities.max(axis=1)
-    correct = probabilities.argmax(axis=1) == labels
-    edges = np.linspace(0.0, 1.0, CALIBRATION_BINS + 1)[1:-1]
-    bins = np.digitize(confidence, edges, right=True)
+    bins, correct, confidence = _binned(probabilities, labels)
     gaps = np.bincount(bins, weights=correct - confidence, minlength=CALIBRATION_BINS)
     return float(np.abs(gaps).sum() / len(confidence))
+
+
+def reliability(probabilities: NDArray[np.floating], labels: NDArray[np.integer]) -> list[dict[str, float]]:
+    """Return the bins of `calibration_error` that hold an image, by rising confidence.
+
+    Each has `low` and `high` (the bin is (low, high]), `images`, and their mean `confidence` and `accuracy`.
+    """
+    bins, correct, confidence = _binned(probabilities, labels)
+    found = []
+    for number in np.unique(bins):
+        inside = bins == number
+        found.append(
+            {
+                "low": float(number / CALIBRATION_BINS),
+                "high": float((number + 1) / CALIBRATION_BINS),
+                "images": int(inside.sum()),
+                "confidence": float(confidence[inside].mean()),
+                "accuracy": float(correct[inside].mean()),
+            }
+        )
+    return found
+
+
+def _binned(
+    probabilities: NDArray[np.floating], labels: NDArray[np.integer]
+) -> tuple[NDArray[np.intp], NDArray[np.bool_], NDArray[np.floating]]:
+    """The bin of every image, whether its top class is right, and the probability of that class."""
+    confidence = probabilities.max(axis=1)
+    edges = np.linspace(0.0, 1.0, CALIBRATION_BINS + 1)[1:-1]
+    return np.digitize(confidence, edges, right=True), probabilities.argmax(axis=1) == labels, confidence
 
 
 def _check(p: NDArray[np.float64], y: NDArray[np.integer]) -> None:

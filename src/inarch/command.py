@@ -1,0 +1,52 @@
+"""The command that repeats a study, from what the user asked for: on the command line, or from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+from inarch.network.source import SourceOptions
+from inarch.options import StudyOptions
+
+
+def command(data: Path, source: str, options: StudyOptions, of_source: SourceOptions) -> list[str]:
+    """The words of a command line, with every option that differs from its default.
+
+    Of paths only the last part stays, so that no folder of the machine is given away.
+    """
+    words = ["inarch", "fit", data.resolve().name, "--source", _shortened(source), "--out", "again"]
+    for name, value in (*_changed(options), *_changed(of_source)):
+        words += _as_options(name, value)
+    return words
+
+
+def _changed(options: StudyOptions | SourceOptions) -> Iterator[tuple[str, Any]]:
+    for field in fields(options):
+        value = getattr(options, field.name)
+        default = field.default_factory() if field.default_factory is not MISSING else field.default
+        if value != default:
+            yield field.name, value
+
+
+def _as_options(name: str, value: Any) -> list[str]:
+    option = f"--{name.replace('_', '-')}"
+    if name == "hidden":
+        return [word for sizes in value for word in (option, ",".join(map(str, sizes)))]
+    if name == "classes":
+        return [option, "class-names.json"]
+    if name == "time_limit":
+        return [option, f"{value:g}s"]
+    if isinstance(value, Path):
+        return [option, value.name]
+    return [option, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
+
+
+def _shortened(source: str) -> str:
+    """`timm:resnet18` as it is, a path by its last part, also that in `python:FILE:FUNCTION`."""
+    form, colon, rest = source.partition(":")
+    if colon and form == "python":
+        file, _, function = rest.rpartition(":")
+        return f"python:{Path(file).name}:{function}"
+    return source if colon and form in ("timm", "torchvision") else Path(source).resolve().name

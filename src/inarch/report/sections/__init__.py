@@ -1,0 +1,42 @@
+"""The sections of the page, in order: a new one is a file here, its template if it needs one, and a line below."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from inarch.report.run import Run
+from inarch.report.section import Section
+from inarch.report.sections import (
+    again,
+    answer,
+    comparison,
+    confusion,
+    cost,
+    depth,
+    glance,
+    learning,
+    mind,
+    mistakes,
+    per_class,
+    reliability,
+    source_classes,
+    tested,
+)
+
+# Each returns its section, or None where the run folder holds nothing for it.
+SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
+    answer.section,
+    mind.section,
+    comparison.section,
+    tested.section,
+    depth.section,
+    source_classes.section,
+    learning.section,
+    confusion.section,
+    mistakes.section,
+    per_class.section,
+    reliability.section,
+    glance.section,
+    cost.section,
+    again.section,
+)

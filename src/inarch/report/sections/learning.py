@@ -1,0 +1,102 @@
+"""Learning curves of the choice and its baselines: training loss and validation accuracy, epoch by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any, Final
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from inarch.report import words
+from inarch.report.drawing import BLUE, GREEN, INK, PURPLE, VERMILLION, draw, grid, percent_axis
+from inarch.report.run import Run
+from inarch.report.section import Figure, Panel, Section, Table
+
+_LOOKS: Final = {
+    "chosen": (BLUE, "-", "o"),
+    "traditional": (VERMILLION, (0, (5, 2)), "s"),
+    "linear_probe": (GREEN, (0, (1, 1.4)), "^"),
+    "replace_best_cut": (PURPLE, (0, (5, 1.5, 1, 1.5)), "D"),
+}
+_MEASURES: Final = (("training_loss", "training loss"), ("validation_accuracy", "validation accuracy"))
+Curve = Mapping[str, Any]
+
+
+def section(run: Run) -> Section | None:
+    if run.evidence is None:
+        return None
+    # A trial that was recorded without its epochs has no curve.
+    curves = [
+        curve | {"seeds": seeds}
+        for curve in run.evidence["learning"]
+        if (seeds := [seed for seed in curve["seeds"] if seed["epochs"]])
+    ]
+    if not curves:
+        return None
+    panels = [_panel(curves, *measure) for measure in _MEASURES]
+    caption = (
+        "Thick: the mean over seeds; thin: each seed. The last epoch counts, none is picked. A validation accuracy "
+        "that still rises at the end asks for more epochs; a loss that falls while accuracy does not, for more images."
+    )
+    return Section("learning", "How it learned", figures=[Figure(panels, caption)], tables=[_table(curves)])
+
+
+def mean_curve(curve: Curve, measure: str) -> list[float]:
+    """The mean over seeds of each epoch that all of them reached."""
+    return [fmean(values) for values in zip(*_of_seeds(curve, measure), strict=False)]
+
+
+def _of_seeds(curve: Curve, measure: str) -> list[list[float]]:
+    return [[epoch[measure] for epoch in seed["epochs"]] for seed in curve["seeds"]]
+
+
+def _panel(curves: Sequence[Curve], measure: str, label: str) -> Panel:
+    def paint(axes: Axes) -> None:
+        for curve in curves:
+            colour, style, marker = _LOOKS.get(curve["role"], (INK, "-", "v"))
+            for values in _of_seeds(curve, measure):
+                axes.plot(range(1, len(values) + 1), values, color=colour, alpha=0.35, linewidth=0.8)
+            mean = mean_curve(curve, measure)
+            axes.plot(
+                range(1, len(mean) + 1), mean, color=colour, linestyle=style, marker=marker, markersize=4.5,
+                linewidth=1.9, label=words.short_role(curve["role"]),
+            )  # fmt: skip
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("epoch")
+        axes.set_title(label)
+        if measure == "validation_accuracy":
+            percent_axis(axes, "y", "")
+        grid(axes, "y")
+
+    ends = "; ".join(
+        f"{words.role(curve['role'])}: from {_shown(mean[0], measure)} to {_shown(mean[-1], measure)}"
+        for curve in curves
+        if (mean := mean_curve(curve, measure))
+    )
+    return Panel(draw(f"learning-{measure}", 3.2, paint, legend=2), f"The {label} by epoch. {ends}.")
+
+
+def _shown(value: float, measure: str) -> str:
+    return words.percent(value) if measure == "validation_accuracy" else f"{value:.3f}"
+
+
+def _table(curves: Sequence[Curve]) -> Table:
+    columns = ["Epoch"]
+    means = []
+    for curve in curves:
+        for measure, label in _MEASURES:
+            columns.append(f"{words.short_role(curve['role'])}: {label}")
+            means.append([_shown(value, measure) for value in mean_curve(curve, measure)])
+    rows = [
+        [str(epoch + 1), *(mean[epoch] if epoch < len(mean) else "" for mean in means)]
+        for epoch in range(max(map(len, means)))
+    ]
+    return Table(
+        "Mean over seeds of each epoch",
+        columns,
+        rows,
+        frozenset(range(1, len(columns))),
+        folded="The curves as a table",
+    )
