@@ -107,9 +107,11 @@ def _examples(dataset: DataSet, wanted: dict[str, Item]) -> list[dict[str, Any]]
     most = max(1, min(EXAMPLES, MOST_EXAMPLES // classes))
     counts = {split: dataset.counts(split).tolist() for split in SPLITS}
     shown: list[list[str]] = [[] for _ in range(classes)]
+    total = 0
     for item in dataset.train:
-        if len(shown[item.label]) < most and sum(map(bool, shown)) <= MOST_EXAMPLES:
+        if len(shown[item.label]) < most and total < MOST_EXAMPLES:
             shown[item.label].append(_kept(item, wanted))
+            total += 1
     return [
         {"counts": {split: counts[split][label] for split in SPLITS}, "thumbnails": shown[label]}
         for label in range(classes)

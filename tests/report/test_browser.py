@@ -34,7 +34,7 @@ function measure(frame) {{
     const style = frame.contentWindow.getComputedStyle(node);
     if (style.overflowX !== "visible" && node.scrollWidth > node.clientWidth + 1) cut.push(name(node));
   }}
-  for (const picture of page.querySelectorAll("figure svg:not(.matrix)")) {{
+  for (const picture of page.querySelectorAll("figure svg")) {{
     const around = picture.getBoundingClientRect();
     for (const text of picture.querySelectorAll("text")) {{
       const box = text.getBoundingClientRect();

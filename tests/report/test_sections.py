@@ -38,10 +38,17 @@ def test_the_matrix_holds_every_image_once_and_confused_classes_side_by_side(run
     assert sum(cell.images for cell in section.values["cells"]) == 20
     names = section.values["names"]
     assert sorted(names) == sorted(run.classes)
+    assert section.values["left"] == 10 + 7 * len("pear & <b>quince</b>")
     assert abs(names.index(run.classes[0]) - names.index(run.classes[1])) == 1
     for cell in section.values["cells"]:
         assert cell.title.startswith(f"{names[cell.row]} taken for {names[cell.column]}: {cell.images} of 10")
         assert cell.share == cell.images / 10
+
+
+def test_a_long_name_is_shortened_to_what_fits_beside_the_matrix() -> None:
+    assert confusion.label("x" * 28) == "x" * 28
+    assert confusion.label("x" * 29) == "x" * 27 + "\N{HORIZONTAL ELLIPSIS}"
+    assert confusion.columns(confusion.label("\N{CJK UNIFIED IDEOGRAPH-82F9}" * 40)) <= 28
 
 
 def test_of_hundreds_of_classes_the_matrix_shows_those_with_most_errors() -> None:

@@ -43,7 +43,8 @@ def draw(name: str, height: float, paint: Callable[[Axes], None], *, legend: int
         paint(axes)
         if legend:
             handles, labels = axes.get_legend_handles_labels()
-            figure.legend(handles, labels, loc="outside lower center", ncols=legend, frameon=False, handlelength=2.6)
+            columns = legend if max(map(len, labels), default=0) <= 24 else 1
+            figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, handlelength=2.6)
         stream = io.StringIO()
         figure.savefig(
             stream, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))

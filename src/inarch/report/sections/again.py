@@ -24,12 +24,8 @@ def section(run: Run) -> Section:
     ]
     return Section(
         "again", "To run it again", text, tables=[_table(results, environment)],
-        values={"command": _shell(command), "limited": "--time-limit" in command},
+        values={"command": shlex.join(command), "limited": "--time-limit" in command},
     )  # fmt: skip
-
-
-def _shell(words_of: list[str]) -> str:
-    return shlex.join(words_of)
 
 
 def _table(results: Any, environment: Any) -> Table:
@@ -42,6 +38,4 @@ def _table(results: Any, environment: Any) -> Table:
         **environment,
     }
     rows = [[name.replace("_", " "), words.setting(value)] for name, value in facts.items()]
-    return Table(
-        "Digests, seeds, settings and versions", ["What", "Value"], rows, folded="Digests, seeds, settings and versions"
-    )
+    return Table("Digests, seeds, settings and versions", ["What", "Value"], rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from inarch.report.section import Section, Table
 LARGEST = 12
 # Beyond this a matrix can no longer be read: it shows the classes with most errors.
 MOST_CLASSES = 100
+_LONGEST = 28
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ def section(run: Run) -> Section | None:
         rows, frozenset({1, 2}), open_rows=LARGEST,
     )  # fmt: skip
     shown = shown_classes(counts)
-    values = {"cells": _cells(counts, shown, run.classes), "names": [run.classes[i] for i in shown],
+    names = [label(run.classes[i]) for i in shown]
+    values = {"cells": _cells(counts, shown, run.classes), "names": names, "left": 10 + 7 * max(map(columns, names)),
               "side": _side(len(shown)), "left_out": len(run.classes) - len(shown)}  # fmt: skip
     return Section("confusion", "What it confuses", text, values=values | {"list": table})
 
@@ -84,6 +87,20 @@ def shown_classes(counts: NDArray[np.int64]) -> list[int]:
     np.fill_diagonal(distance, 0.0)
     tree = linkage(squareform(distance, checks=False), method="average")
     return [int(kept[i]) for i in leaves_list(tree)]
+
+
+def label(name: str) -> str:
+    """A name that fits beside the matrix."""
+    if columns(name) <= _LONGEST:
+        return name
+    while columns(name) >= _LONGEST:
+        name = name[:-1]
+    return name + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def columns(name: str) -> int:
+    """How wide a name is, in letters: those of Chinese, Japanese and Korean count twice."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in name)
 
 
 def _cells(counts: NDArray[np.int64], shown: Sequence[int], classes: Sequence[str]) -> list[Cell]:
