@@ -23,12 +23,13 @@ _LONGEST = 28
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of the matrix that is not empty. share: of the images of the true class."""
+    """A cell of the matrix that is not empty. share: of the images of the true class; strength: of its colour."""
 
     row: int
     column: int
     images: int
     share: float
+    strength: float
     title: str
 
 
@@ -52,9 +53,18 @@ def section(run: Run) -> Section | None:
     )  # fmt: skip
     shown = shown_classes(counts)
     names = [label(run.classes[i]) for i in shown]
-    values = {"cells": _cells(counts, shown, run.classes), "names": names, "left": 10 + 7 * max(map(columns, names)),
-              "side": _side(len(shown)), "left_out": len(run.classes) - len(shown)}  # fmt: skip
-    return Section("confusion", "What it confuses", text, values=values | {"list": table})
+    side = _side(len(shown))
+    written = side >= 20
+    values = {
+        "cells": _cells(counts, shown, run.classes, written),
+        "written": written,
+        "names": names,
+        "left": 10 + 7 * max(map(columns, names)),
+        "side": side,
+        "left_out": len(run.classes) - len(shown),
+        "list": table,
+    }
+    return Section("confusion", "What it confuses", text, values=values)
 
 
 def matrix(confusions: Sequence[Sequence[int]], classes: int) -> NDArray[np.int64]:
@@ -103,14 +113,17 @@ def columns(name: str) -> int:
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in name)
 
 
-def _cells(counts: NDArray[np.int64], shown: Sequence[int], classes: Sequence[str]) -> list[Cell]:
+def _cells(counts: NDArray[np.int64], shown: Sequence[int], classes: Sequence[str], written: bool) -> list[Cell]:
     cells = []
     for row, true in enumerate(shown):
         total = int(counts[true].sum())
         for column, predicted in enumerate(shown):
             if images := int(counts[true, predicted]):
                 title = f"{classes[true]} taken for {classes[predicted]}: {images} of {total}"
-                cells.append(Cell(row, column, images, images / total, title))
+                share = images / total
+                # The root shows single images too; below a figure the colour stays light enough to read it.
+                strength = (0.12 + 0.4 * share**0.5) if written else (0.2 + 0.8 * share**0.5)
+                cells.append(Cell(row, column, images, share, strength, title))
     return cells
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from inarch.report.run import Run
 from inarch.report.section import Section, Table
 
-OPEN = 24
+OPEN = 12
 SPLITS = ("train", "validation", "test")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from inarch.report.run import Run
 from inarch.report.section import Section, Table
 
-OPEN = 24
+OPEN = 12
 
 
 def section(run: Run) -> Section | None:
