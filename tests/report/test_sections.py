@@ -71,6 +71,14 @@ def test_classes_come_worst_first_with_the_interval_of_their_own_images(run: Run
     assert "Without a test image, so nothing can be said: class 0, class 1" in section.text[1]
 
 
+def test_the_caption_says_where_the_search_trained_for_fewer_epochs(run: Run) -> None:
+    assert "saw it with one seed; its line" in depth.section(run).figures[0].caption
+    for row in run.results["curve"]:
+        row["epochs"] = 3
+    caption = depth.section(run).figures[0].caption
+    assert "with one seed after 3 epochs (the choice and its baselines are trained for 8); its line" in caption
+
+
 def test_an_interval_of_the_curve_is_that_of_its_share_of_right_images() -> None:
     expected = accuracy_interval(np.array([[True] * 15 + [False] * 5]))
     assert depth.interval(0.75, 20) == (expected.low, expected.high)

@@ -106,7 +106,10 @@ _RESULTS: Final = object_with(
             }
         ),
         "curve": list_of(
-            object_with({**_PLACE, "validation_accuracy": _FRACTION, "seeds": list_of(number(0, whole=True), "seed")})
+            object_with(
+                {**_PLACE, "validation_accuracy": _FRACTION, "seeds": list_of(number(0, whole=True), "seed")},
+                also={"epochs": number(1, whole=True)},
+            )
         ),
         "test": _test,
         "kept_layer": _kept_layer,

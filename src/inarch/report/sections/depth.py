@@ -34,11 +34,19 @@ def section(run: Run) -> Section:
     error = 100 * run.results["validation_standard_error"]
     caption = (
         "Each point is the best validation accuracy of a configuration with that many stages frozen, as the search saw "
-        f"it with one seed; its line up and down is the 95 % interval over {images} validation images. Grey: the other "
-        f"grafts. Points within {error:.1f} points of each other (one standard error) can differ by chance. Further "
-        "right less of the network is trained, and training is cheaper."
+        f"it with one seed{_short(run)}; its line up and down is the 95 % interval over {images} validation images. "
+        f"Grey: the other grafts. Points within {error:.1f} points of each other (one standard error) can differ by "
+        "chance. Further right less of the network is trained, and training is cheaper."
     )
     return Section("depth", title, figures=[Figure(panels, caption)], tables=[_table(curve, intervals)])
+
+
+def _short(run: Run) -> str:
+    """How long the trials of the search were, where they were shorter than those that are compared in the end."""
+    epochs, whole = {row.get("epochs") for row in run.results["curve"]}, run.results.get("settings", {}).get("epochs")
+    if len(epochs) != 1 or epochs <= {None, whole}:
+        return ""
+    return f" after {epochs.pop()} epochs (the choice and its baselines are trained for {whole})"
 
 
 def interval(accuracy: float, images: int) -> tuple[float, float]:
