@@ -212,12 +212,12 @@ def test_the_plan_and_what_it_gained_are_one_sentence(
     results: dict[str, Any], changes: dict[str, Any], sentence: str
 ) -> None:
     results["cost"]["environment"]["plan"] |= changes
-    assert sentence in Page(render(results)).text
+    assert sentence in Page(render(Run(results))).text
 
 
 def test_a_study_from_before_plans_still_has_a_page(results: dict[str, Any]) -> None:
     del results["cost"]["environment"]["plan"]
-    assert "Execution plan" not in Page(render(results)).text
+    assert "Execution plan" not in Page(render(Run(results))).text
 
 
 def test_a_study_without_curve_five_classes_or_settings_still_has_a_page(results: dict[str, Any]) -> None:

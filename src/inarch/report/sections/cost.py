@@ -24,6 +24,8 @@ def section(run: Run) -> Section:
         + (f" ({where})" if where else "")
         + "."
     ]
+    if "plan" in environment:
+        text.append(words.plan_sentence(environment["plan"]))
     rows = [[label, words.duration(cost[name])] for name, label in _PARTS.items() if name in cost]
     table = Table("Time over all calls of this study", ["What", "Time"], rows, frozenset({1}))
     return Section("cost", "What it cost", text, tables=[table] if rows else [])

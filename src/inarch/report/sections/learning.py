@@ -64,6 +64,7 @@ def _panel(curves: Sequence[Curve], measure: str, label: str) -> Panel:
                 linewidth=1.9, label=words.short_role(curve["role"]),
             )  # fmt: skip
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(0.5, max(len(seed["epochs"]) for curve in curves for seed in curve["seeds"]) + 0.5)
         axes.set_xlabel("epoch")
         axes.set_title(label)
         if measure == "validation_accuracy":
