@@ -102,7 +102,7 @@ def test_learning_curves_are_those_of_the_ledger(place: Path) -> None:
 def test_source_classes_are_those_of_the_original_network_whatever_was_trained(tmp_path: Path) -> None:
     with workbench(tmp_path) as bench:
         settings = TrainingSettings(epochs=1, batch_size=8)
-        bench.run(Trial(Configuration("replace", "none"), 0, "fine-tuning", 0.5, 0.5, 0, settings), Watch())
+        bench.run([Trial(Configuration("replace", "none"), 0, "fine-tuning", 0.5, 0.5, 0, settings)], Watch())
         raised = raised_source_logits(bench)
         rows, labels = bench.store.images.rows["train"], bench.store.images.labels["train"]
         with torch.no_grad():
