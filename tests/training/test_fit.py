@@ -275,6 +275,12 @@ def test_views_are_taken_in_turn_and_no_epoch_asks_for_more_than_there_are() -> 
         assert len({view_number(1, epoch, views) for epoch in range(epochs)}) == distinct
 
 
+def test_with_nothing_frozen_every_epoch_has_a_fresh_view() -> None:
+    settings = TrainingSettings(epochs=9, views=2)
+    assert a_trial(cut=1, settings=settings).views == 2
+    assert a_trial(cut=0, settings=settings).views == 0
+
+
 def test_trials_and_range_tests_read_no_view_that_is_not_numbered_for_their_seed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

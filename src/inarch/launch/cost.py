@@ -96,7 +96,7 @@ class CostModel:
             return 0.0
         views = range(trial.settings.distinct_views)
         wanted: list[Key] = [
-            (start, "train", view_number(trial.seed, n, trial.settings.views)) for n in views
+            (start, "train", view_number(trial.seed, n, trial.views)) for n in views
         ] + [(start, "validation", None)]  # fmt: skip
         missing = [key for key in wanted if (made is None or key not in made) and not self.store.holds(*key)]
         if made is not None:

@@ -85,9 +85,9 @@ def train_together(
     loss is not finite becomes a `TrainingError` in its place, and the others go on as if it were not there. The last
     epoch counts: no epoch is picked, so validation accuracy is not flattered by the picking.
     """
-    if len({(trial.seed, trial.settings) for trial in trials}) != 1:
-        raise ValueError("trials that are trained together must have the same seed and settings")
-    settings, seed, labels = trials[0].settings, trials[0].seed, store.images.labels
+    if len({(trial.seed, trial.settings, trial.views) for trial in trials}) != 1:
+        raise ValueError("trials that are trained together must have the same seed, settings and views")
+    settings, seed, views, labels = trials[0].settings, trials[0].seed, trials[0].views, store.images.labels
     orders = [epoch_order(labels["train"], settings, seed, epoch) for epoch in range(settings.epochs)]
     batches = [split_batches(order, settings.batch_size) for order in orders]
     learner = _Learner(networks, trials, store, methods, steps=sum(map(len, batches)))
@@ -98,7 +98,7 @@ def train_together(
             learner.train(True)
             total = np.zeros(len(trials))
             for positions in epoch_batches:
-                total += np.multiply(learner.step(positions, view_number(seed, number, settings.views)), len(positions))
+                total += np.multiply(learner.step(positions, view_number(seed, number, views)), len(positions))
                 if not learner.alive:
                     return [learner.failed[i] for i in range(len(trials))]
                 watch.step(learner.done, learner.steps)

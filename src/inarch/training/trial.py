@@ -26,7 +26,7 @@ class TrainingSettings:
     epochs: passes over the training images. batch_size: images a step. weight_decay: for every trained parameter.
     warmup: share of all steps with a linearly rising rate, then cosine. label_smoothing: from 0 to 1.
     precision: of what trains. frozen_precision: of passes through frozen stages. stored_precision: of what these hand
-    over. views: of each training image, taken in turn (0: a fresh one every epoch).
+    over. views: of each training image, taken in turn where something is frozen (0: a fresh one every epoch).
     """
 
     epochs: int
@@ -58,7 +58,7 @@ class TrainingSettings:
 
     @property
     def distinct_views(self) -> int:
-        """How many views of an image a trial sees."""
+        """How many views of an image a trial sees in which something is frozen."""
         return min(self.views or self.epochs, self.epochs)
 
 
@@ -77,6 +77,11 @@ class Trial:
     new_layer_learning_rate: float
     seed: int
     settings: TrainingSettings
+
+    @property
+    def views(self) -> int:
+        """Views that its epochs take in turn; 0: a fresh one every epoch, as where nothing is frozen to be stored."""
+        return self.settings.views if self.cut else 0
 
     def to_json(self) -> dict[str, Any]:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
