@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from statistics import fmean
 from typing import final
 
@@ -47,9 +48,14 @@ class Candidate:
         return -self.failed, fmean(r.accuracy for r in found), -fmean(r.log_loss for r in found), self.trial.cut
 
 
-def confirmations(space: Space, trial: Trial) -> list[Trial]:
+def confirmations(space: Space, trial: Trial) -> tuple[Trial, ...]:
     """The trial again with every confirmation seed; none of them is the search's."""
-    return [with_seed(trial, space.seed + number) for number in range(1, space.seeds + 1)]
+    return _with_seeds(trial, space.seed + 1, space.seed + space.seeds)
+
+
+@lru_cache(maxsize=1000)
+def _with_seeds(trial: Trial, first: int, last: int) -> tuple[Trial, ...]:
+    return tuple(with_seed(trial, seed) for seed in range(first, last + 1))
 
 
 def best_of_graft(space: Space, history: History) -> dict[str, Trial]:
@@ -103,6 +109,7 @@ class Race:
         baselines = [self.roles[role] for role in ("traditional", "linear_probe") if role in self.roles]
         promising = sorted(self._grafts.values(), key=_promise(space, history), reverse=True)
         self._runners = _distinct([*promising[:1], *baselines, *promising[1:], *self.roles.values()])
+        self._confirmations = [(t.key, confirmations(space, t)) for t in self._runners]
         self._seeds = {t.key: min(RACE, space.seeds) for t in self._runners}
         self._seeds |= {t.key: space.seeds for t in baselines}
         while not any(self.pending()) and (behind := [t for t in self._leaders() if self._seeds[t.key] < space.seeds]):
@@ -111,11 +118,9 @@ class Race:
     def pending(self) -> Iterator[Trial]:
         """What is to be trained next: seed by seed, within a seed the most promising first and the baselines early."""
         for number in range(self._space.seeds):
-            for trial in self._runners:
-                if number < self._seeds[trial.key]:
-                    again = confirmations(self._space, trial)[number]
-                    if again.key not in self._history:
-                        yield again
+            for key, again in self._confirmations:
+                if number < self._seeds[key] and again[number].key not in self._history:
+                    yield again[number]
 
     def candidate(self, trial: Trial) -> Candidate | None:
         """What stands behind one of the roles; None where nothing was trained of it with all epochs."""
@@ -215,7 +220,7 @@ def _best_result(results: Iterable[Result], space: Space, history: History) -> R
 
 def _promise(space: Space, history: History) -> Callable[[Trial], tuple[float, float, int]]:
     """What the search thought of a trial with all epochs."""
-    return lambda trial: history[replace(trial, settings=space.search_settings).key].merit
+    return lambda trial: history[space.as_searched(trial).key].merit
 
 
 def _distinct(trials: Iterable[Trial]) -> list[Trial]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from inarch.network.grafts import graft_class
 from inarch.search.space import MULTIPLES, PROBE_MULTIPLES, RATIOS, Result, Space, Track
@@ -243,5 +244,6 @@ def expected_trials(space: Space, history: History) -> list[Trial]:
     return [result.trial for key, result in imagined.items() if key not in history]
 
 
+@lru_cache(maxsize=10_000)  # asked for again and again, and every new trial would work out its key anew
 def with_seed(trial: Trial, seed: int) -> Trial:
     return replace(trial, seed=seed)

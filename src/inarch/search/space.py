@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from inarch.network.grafts import Configuration, graft_class
 from inarch.training.trial import TrainingSettings, Trial
@@ -134,7 +134,11 @@ class Space:
 
     def in_full(self, trial: Trial) -> Trial:
         """A trial of the search with all epochs: what is confirmed, tested and delivered."""
-        return replace(trial, settings=self.settings)
+        return with_settings(trial, self.settings)
+
+    def as_searched(self, trial: Trial) -> Trial:
+        """A trial with the epochs of the search."""
+        return with_settings(trial, self.search_settings)
 
     def probe(self, track: Track, multiple: float) -> Trial:
         """The trial that stands for a track before any other: at its deepest cut.
@@ -143,3 +147,8 @@ class Space:
         """
         deepest = self.cuts(track)[-1]
         return self.trial(track, deepest, multiple=multiple, in_full=deepest == self.deepest(track.configuration))
+
+
+@lru_cache(maxsize=10_000)  # asked for again and again, and every new trial would work out its key anew
+def with_settings(trial: Trial, settings: TrainingSettings) -> Trial:
+    return replace(trial, settings=settings)
