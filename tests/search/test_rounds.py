@@ -386,3 +386,22 @@ def test_finer_cuts_follow_from_the_waves_before_them_whatever_else_was_left_out
     later = next_round(space, history, frozenset({first.key}))
     assert later is not None
     assert not [t for t in later.trials if t.configuration == RETAIN]
+
+
+def test_which_rates_are_tried_does_not_depend_on_which_of_them_ran_first() -> None:
+    space = a_space(REPLACE_L2, RETAIN)
+
+    def accuracy(trial: Trial) -> float:
+        at_equal_rates = trial.learning_rate == trial.new_layer_learning_rate
+        return 0.9 if at_equal_rates else {REPLACE_L2: 0.6, REPLACE: 0.5}.get(trial.configuration, 0.7)
+
+    history: dict[str, Result] = {}
+    while (found := next_round(space, history)) is not None and found.name != "rates":
+        history |= {t.key: Result(t, accuracy(t), 0.5) for t in found.trials[:1]}
+    assert found is not None
+    wanted = {t.key for t in found.trials}
+    # A time limit may let the traditional fine-tuning through first, or last.
+    for first in found.trials:
+        later = next_round(space, history | {first.key: Result(first, accuracy(first), 0.5)})
+        assert later is not None
+        assert {t.key for t in later.trials} == wanted - {first.key}

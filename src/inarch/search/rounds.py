@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from inarch.network.grafts import graft_class
-from inarch.search.space import MULTIPLES, PROBE_MULTIPLES, RATIOS, Result, Space, Track
+from inarch.search.space import FAILED, MULTIPLES, PROBE_MULTIPLES, RATIOS, Result, Space, Track
 from inarch.training.trial import Trial
 
 History = Mapping[str, Result]
@@ -188,14 +188,16 @@ def leading_tracks(space: Space, history: History) -> list[Track]:
 def contenders(space: Space, history: History) -> list[Track]:
     """The best leading track that keeps the layer and the best that replaces it; all in an exhaustive search.
 
-    Both sides of the question whether keeping the layer pays get the same effort; the rest is left as it is.
+    Both sides of the question whether keeping the layer pays get the same effort; the rest is left as it is. The coarse
+    cuts decide alone: what the later rounds find would let their trials depend on the order in which they ran.
     """
     tracks = leading_tracks(space, history)
     if space.exhaustive:
         return tracks
 
     def merit(track: Track) -> tuple[float, float, int]:
-        return max((r.merit for r in track_results(track, space, history)), default=(-1.0, 0.0, 0))
+        tried = [search_trial(space, track, cut, history) for cut in space.coarse_cuts(track)]
+        return max((history[t.key].merit for t in tried if t.key in history), default=(FAILED, 0.0, 0))
 
     sides = [[t for t in tracks if graft_class(t.configuration.graft).keeps_layer is keeps] for keeps in (True, False)]
     return [max(side, key=merit) for side in sides if side]
