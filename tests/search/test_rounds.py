@@ -405,3 +405,17 @@ def test_which_rates_are_tried_does_not_depend_on_which_of_them_ran_first() -> N
         later = next_round(space, history | {first.key: Result(first, accuracy(first), 0.5)})
         assert later is not None
         assert {t.key for t in later.trials} == wanted - {first.key}
+
+
+def test_a_candidate_whose_first_seeds_fail_gets_the_further_ones_and_is_judged_by_them() -> None:
+    space = a_space(RETAIN, JOINED, settings=TrainingSettings(epochs=8), seeds=3)
+    for kept in ((RETAIN,), (RETAIN, JOINED)):
+        space = replace(space, proposal=tuple(Track(c, "fine-tuning") for c in kept))
+        history = searched(space, peak(3, "retain"))
+        confirmed(space, history, lambda t: FAILED if t.configuration == RETAIN and t.seed < 3 else 0.5)
+        assert required(space, history) == []
+        race = Race(space, history)
+        found = race.candidate(race.roles["retain_best_cut"])
+        assert found is not None
+        assert (found.failed, [r.trial.seed for r in found.results]) == (2, [3])
+        assert race.choice() is not None

@@ -98,6 +98,9 @@ def candidate(space: Space, history: History, trial: Trial, seeds: int | None = 
 class Race:
     """Who is trained again how often: two seeds for everybody, all for the baselines and for those that lead.
 
+    A runner that failed with every seed so far has further ones, until one succeeds, or all fail and another trial
+    takes its place.
+
     The race is run anew from the results each time, seed by seed: what a study that was stopped trained beyond that,
     when others led, does not count.
     """
@@ -112,7 +115,7 @@ class Race:
         self._confirmations = [(t.key, confirmations(space, t)) for t in self._runners]
         self._seeds = {t.key: min(RACE, space.seeds) for t in self._runners}
         self._seeds |= {t.key: space.seeds for t in baselines}
-        while not any(self.pending()) and (behind := [t for t in self._leaders() if self._seeds[t.key] < space.seeds]):
+        while not any(self.pending()) and (behind := [t for t in self._favoured() if self._seeds[t.key] < space.seeds]):
             self._seeds[behind[0].key] += 1
 
     def pending(self) -> Iterator[Trial]:
@@ -138,8 +141,10 @@ class Race:
         )
         return self._best(kept), self._best(replaced)
 
-    def _leaders(self) -> list[Trial]:
-        return [c.trial for c in (self.choice(), *self.sides()) if c is not None]
+    def _favoured(self) -> list[Trial]:
+        """Who gets further seeds: those that lead, and those of which nothing is known but failures."""
+        leaders = [c.trial for c in (self.choice(), *self.sides()) if c is not None]
+        return leaders + [t for t in self._runners if self.candidate(t) is None]
 
     def _best(self, trials: Iterable[Trial]) -> Candidate | None:
         """The best by validation: once all have run two seeds, over all that each has, before over common ones.
