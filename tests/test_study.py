@@ -515,6 +515,20 @@ def test_an_unknown_cut_is_refused_with_the_names_of_all_stages(command: Command
     )
 
 
+def test_what_is_chosen_is_not_trained_again_where_another_one_replaces_the_layer_better(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, calls = Workbench._train, []
+    monkeypatch.setattr(
+        Workbench, "_train", lambda bench, batch, watch: calls.append(batch) or train(bench, batch, watch)
+    )
+    options = ("--grafts", "replace", "--harmonise", "l2", "--cuts", "1,2", "--seeds", "2")
+    out = fitted(command, tmp_path / "run", *QUICK, *options)
+    test = results_of(out)["test"]
+    assert test["chosen"]["harmonise"] == "l2"
+    assert len(calls) == len(batches_of(out))
+
+
 # What came out for the classification layer
 
 

@@ -14,7 +14,7 @@ from inarch.launch.here import TRIAL, Workbench, result_of
 from inarch.launch.progress import Progress, Standing
 from inarch.network.grafts import Configuration
 from inarch.report.words import duration
-from inarch.search.choice import RACE, Race, confirmations, required, roles
+from inarch.search.choice import RACE, Race, best_of_graft, confirmations, required, roles
 from inarch.search.rounds import expected_trials, next_round, with_seed
 from inarch.search.space import Result, Space
 from inarch.search.together import Batch, batches, with_companions
@@ -179,7 +179,7 @@ class TrialRunner:
 
     def _needed(self) -> list[Trial]:
         """Trials whose weights may still be tested or delivered."""
-        found = roles(self.space, self.history).values()
+        found = (*roles(self.space, self.history).values(), *best_of_graft(self.space, self.history).values())
         return [trial for best in found for trial in (best, *confirmations(self.space, best))]
 
     def _standing(self) -> Standing:
