@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import final
 
 from inarch.errors import DataError, UsageError
@@ -106,10 +107,11 @@ class TrialRunner:
         images = len(rows["train"]) + len(rows["test"]) * (2 + len(roles(self.space, self.history)))
         return CLOSING_SECONDS + 1.3 * images * forward
 
-    def _confirming(self) -> float:
-        """Seconds for one confirmation of the most promising candidate and of the two baselines."""
-        first = list(Race(self.space, self.history).pending())[:3]
-        return self._seconds([(trial,) for trial in first])
+    def _held_back(self, missing: list[Batch]) -> float:
+        """Seconds that the search leaves for what is `missing`, for one confirmation of the most promising candidate
+        and of the two baselines, which may be missing as well, and for the end."""
+        first: list[Batch] = [(trial,) for trial in islice(Race(self.space, self.history).pending(), 3)]
+        return self._closing() + self._seconds(list(dict.fromkeys([*missing, *first])))
 
     def search(self) -> None:
         """Round after round, until all is searched or nothing more fits into the time."""
@@ -134,8 +136,7 @@ class TrialRunner:
         missing = self._missing()
         if batch in missing:
             return True
-        reserve = self._closing() + self._seconds(missing) + self._confirming()
-        return self._clock.left() > reserve + self._costs.seconds(*batch)
+        return self._clock.left() > self._held_back(missing) + self._costs.seconds(*batch)
 
     def confirm(self) -> None:
         """Trains the best of each graft and the baselines in full, seed by seed, as far as time allows."""

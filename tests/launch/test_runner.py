@@ -1,0 +1,43 @@
+"""What a time limit holds back, on made-up results. Nothing is trained but for the range tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from workbench import workbench
+
+from inarch.launch.clock import Clock
+from inarch.launch.cost import CostModel
+from inarch.launch.progress import Progress
+from inarch.launch.runner import TrialRunner
+from inarch.network.grafts import Configuration
+from inarch.search.rounds import next_round
+from inarch.search.space import Result, Space, Track
+from inarch.training.trial import TrainingSettings, Trial
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> Iterator[TrialRunner]:
+    """Of a halving search for one graft, with a limit that is never reached."""
+    settings = TrainingSettings(epochs=8, batch_size=8)
+    with workbench(tmp_path, epochs=8) as bench:
+        tracks = (Track(Configuration("retain", "none"), "fine-tuning"),)
+        space = Space(3, tracks, settings, {})
+        rates = {track.configuration: 1.0 for track in space.tracks}
+        yield TrialRunner(bench, Space(3, tracks, settings, rates), Clock(10_000.0), Progress())
+
+
+def search(runner: TrialRunner, accuracy: Callable[[Trial], float]) -> None:
+    while (found := next_round(runner.space, runner.history)) is not None:
+        runner.history |= {t.key: Result(t, accuracy(t), 0.5) for t in found.trials[:1]}
+
+
+def test_a_confirmation_that_must_be_there_is_held_back_once(
+    runner: TrialRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search(runner, lambda trial: 0.5)
+    monkeypatch.setattr(CostModel, "seconds", lambda model, *batch, made=None: 1.0)
+    # The traditional fine-tuning, the linear probe and the proposal, one training in full of each.
+    assert runner._held_back(runner._missing()) - runner._closing() == pytest.approx(3.0)
