@@ -120,3 +120,15 @@ def test_measuring_changes_neither_weights_nor_random_state(tmp_path: Path) -> N
         assert all(torch.equal(value, source[name.partition(".")[2]]) for name, value in fresh.items()
                    if not name.startswith("graft."))  # fmt: skip
     assert min(speeds.view, speeds.forward, speeds.training) > 0
+
+
+def test_a_test_costs_what_lies_behind_the_stored_activations_and_one_pass_for_these(tmp_path: Path) -> None:
+    with workbench(tmp_path, keeping=Keeping((2,))) as bench:
+        costs = CostModel(bench.staged, bench.store, SPEEDS)
+        images, frozen = len(bench.store.images.rows["test"]), sum(s.cost for s in bench.staged.stages[:2])
+        shallow, deep = a_trial("replace", 0), a_trial("retain", 2)
+        assert costs.testing([shallow, shallow]) == pytest.approx(2 * images * SPEEDS.forward)
+        behind = 1 - frozen
+        assert costs.testing([deep, deep, shallow]) == pytest.approx(
+            images * SPEEDS.forward * (1 + frozen + 2 * behind)
+        )

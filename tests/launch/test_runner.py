@@ -13,6 +13,7 @@ from inarch.launch.cost import CostModel
 from inarch.launch.progress import Progress
 from inarch.launch.runner import TrialRunner
 from inarch.network.grafts import Configuration
+from inarch.search.choice import confirmations
 from inarch.search.rounds import next_round
 from inarch.search.space import Result, Space, Track
 from inarch.training.trial import TrainingSettings, Trial
@@ -41,3 +42,14 @@ def test_a_confirmation_that_must_be_there_is_held_back_once(
     monkeypatch.setattr(CostModel, "seconds", lambda model, *batch, made=None: 1.0)
     # The traditional fine-tuning, the linear probe and the proposal, one training in full of each.
     assert runner._held_back(runner._missing()) - runner._closing() == pytest.approx(3.0)
+
+
+def test_the_end_of_a_study_takes_longer_the_more_seeds_are_to_be_tested(
+    runner: TrialRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search(runner, lambda trial: 0.9 if trial.cut == 0 else 0.5)
+    before = runner._closing()
+    again = confirmations(runner.space, next(t for t in runner._to_test() if t.cut == 0))
+    runner.history |= {t.key: Result(t, 0.9, 0.5) for t in again}
+    a_pass = runner._costs.speeds.forward * len(runner._bench.store.images.rows["test"])
+    assert runner._closing() - before == pytest.approx(1.3 * 2 * a_pass)

@@ -67,6 +67,14 @@ class CostModel:
         """Takes a finished batch into account: its raw estimate from before it ran, and what it took."""
         self._ratios.append(seconds / max(1e-6, raw))
 
+    def testing(self, trials: Sequence[Trial]) -> float:
+        """Seconds of the test of trained trials: one pass for activations to be stored, and what lies behind them."""
+        stages = len(self.staged.stages)
+        starts = [self.store.start(stored_cut(trial.configuration, trial.cut, stages)) for trial in trials]
+        passes = max((self._share(0, start) for start in starts), default=0.0)
+        passes += sum(1 - self._share(0, start) for start in starts)
+        return len(self.store.images.rows["test"]) * passes * self.speeds.forward
+
     def _correction(self) -> float:
         return min(4.0, max(0.25, median(self._ratios[-15:]))) if self._ratios else 1.2
 

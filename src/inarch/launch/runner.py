@@ -102,10 +102,15 @@ class TrialRunner:
         return with_companions(required(self.space, self.history), to_come)
 
     def _closing(self) -> float:
-        """Seconds for testing one seed of each role, for one pass over the training images, and for writing."""
-        rows, forward = self._bench.store.images.rows, self._costs.speeds.forward
-        images = len(rows["train"]) + len(rows["test"]) * (2 + len(roles(self.space, self.history)))
-        return CLOSING_SECONDS + 1.3 * images * forward
+        """Seconds for testing what is confirmed, for one pass over the training images, and for writing."""
+        a_pass = len(self._bench.store.images.rows["train"]) * self._costs.speeds.forward
+        return CLOSING_SECONDS + 1.3 * (a_pass + self._costs.testing(self._to_test()))
+
+    def _to_test(self) -> list[Trial]:
+        """Every finalist with the seeds that it has, or the first; while there is none, what three at cut 0 take."""
+        found = [confirmations(self.space, trial) for trial in self._finalists()]
+        trained = [[t for t in again if t.key in self.history] or again[:1] for again in found]
+        return [t for some in trained for t in some] or [self.space.trial(self.space.baseline, 0, in_full=True)] * 3
 
     def _held_back(self, missing: list[Batch]) -> float:
         """Seconds that the search leaves for what is `missing`, for one confirmation of the most promising candidate
@@ -180,8 +185,12 @@ class TrialRunner:
 
     def _needed(self) -> list[Trial]:
         """Trials whose weights may still be tested or delivered."""
+        return [trial for best in self._finalists() for trial in (best, *confirmations(self.space, best))]
+
+    def _finalists(self) -> list[Trial]:
+        """What may be chosen, or compared with the choice, as it stands."""
         found = (*roles(self.space, self.history).values(), *best_of_graft(self.space, self.history).values())
-        return [trial for best in found for trial in (best, *confirmations(self.space, best))]
+        return list({trial.key: trial for trial in found}.values())
 
     def _standing(self) -> Standing:
         to_come = self._to_come()
@@ -192,7 +201,7 @@ class TrialRunner:
 
     def _to_come(self) -> list[Batch]:
         search = [t for t in expected_trials(self.space, self.history) if t.key not in self._left_out]
-        found = list({t.key: t for t in roles(self.space, self.history).values()}.values())
+        found = self._finalists()
         again = [c for t in found for c in confirmations(self.space, t)[:RACE] if c.key not in self.history]
         # Before anything is known, confirmations for each graft and each baseline stand for what will come, as they
         # do for the seeds that only leaders and baselines get.
