@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,13 @@ from toy import write_images, write_source
 
 import inarch as api
 from inarch.data import open_dataset
+from inarch.errors import TrainingError
 from inarch.launch.here import Workbench
 from inarch.network.grafts import GRAFT_NAMES, graft_class
 from inarch.results.ledger import Ledger
 from inarch.results.schema import validate_results
+from inarch.training.fit import Watch
+from inarch.training.trial import Trial
 
 FULL = (*QUICK, "--harmonise", "none,l2", "--seeds", "2")
 
@@ -527,6 +530,24 @@ def test_what_is_chosen_is_not_trained_again_where_another_one_replaces_the_laye
     test = results_of(out)["test"]
     assert test["chosen"]["harmonise"] == "l2"
     assert len(calls) == len(batches_of(out))
+
+
+def test_a_choice_that_fails_with_every_other_seed_is_not_blamed_on_the_time(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = Workbench._train
+
+    def failing(bench: Workbench, batch: Sequence[Trial], watch: Watch) -> Any:
+        networks, outcomes = train(bench, batch, watch)
+        return networks, [
+            o if t.seed == 0 else TrainingError("Diverged.", "") for t, o in zip(batch, outcomes, strict=True)
+        ]
+
+    monkeypatch.setattr(Workbench, "_train", failing)
+    results = results_of(fitted(command, tmp_path / "run", *ONE))
+    assert results["chosen"]["confirmed"] is False
+    assert "It could not be trained again with other seeds: each time it failed." in results["sentence"]
+    assert "Time was too short" not in results["sentence"]
 
 
 # What came out for the classification layer

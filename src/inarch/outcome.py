@@ -208,7 +208,8 @@ class Outcome:
         if traditional and traditional.trial.key == self.chosen.trial.key:
             text += "That is traditional fine-tuning itself. "
         if not self.chosen.confirmed:
-            text += "Time was too short to train it again with other seeds. "
+            failed = "It could not be trained again with other seeds: each time it failed. "
+            text += failed if self.chosen.failed else "Time was too short to train it again with other seeds. "
         text += str(kept.get("sentence") or kept["reason"])
         images = len(self._dataset.validation)
         if images < SMALL_VALIDATION:
