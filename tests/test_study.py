@@ -550,6 +550,23 @@ def test_a_choice_that_fails_with_every_other_seed_is_not_blamed_on_the_time(
     assert "Time was too short" not in results["sentence"]
 
 
+def test_where_all_that_keeps_the_layer_fails_it_is_not_said_that_none_was_tried(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = Workbench._train
+
+    def failing(bench: Workbench, batch: Sequence[Trial], watch: Watch) -> Any:
+        networks, outcomes = train(bench, batch, watch)
+        kept = [graft_class(trial.configuration.graft).keeps_layer for trial in batch]
+        return networks, [TrainingError("Diverged.", "") if k else o for k, o in zip(kept, outcomes, strict=True)]
+
+    monkeypatch.setattr(Workbench, "_train", failing)
+    options = ("--grafts", "replace,retain", "--harmonise", "none", "--cuts", "1", "--seeds", "1")
+    results = results_of(fitted(command, tmp_path / "run", *QUICK, *options))
+    assert results["kept_layer"]["reason"] == "No configuration that keeps the layer was trained in full."
+    assert results["kept_layer"]["reason"] in results["sentence"]
+
+
 # What came out for the classification layer
 
 

@@ -9,6 +9,7 @@ from typing import Any, final
 import numpy as np
 
 from inarch.data import DataSet
+from inarch.network.grafts import graft_class
 from inarch.network.stages import Stages
 from inarch.report.words import percent, points
 from inarch.results.metrics import classification_metrics
@@ -174,8 +175,11 @@ class Outcome:
         """The best that keeps the layer against the best that replaces it, each picked by validation."""
         kept, replaced = self._sides
         if kept is None or replaced is None:
-            missing = "keeps" if kept is None else "replaces"
-            return {"kept": None, "replaced": None, "reason": f"No configuration that {missing} the layer was tried."}
+            keeps = kept is None
+            asked = any(graft_class(t.configuration.graft).keeps_layer is keeps for t in self._space.tracks)
+            reason = f"No configuration that {'keeps' if keeps else 'replaces'} the layer was "
+            reason += "trained in full." if asked else "tried."
+            return {"kept": None, "replaced": None, "reason": reason}
         pair = paired_difference(self._correct(kept), self._correct(replaced))
         return {
             "kept": self.place(kept),
