@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from workbench import workbench
 from inarch.launch.clock import Clock
 from inarch.launch.cost import CostModel
 from inarch.launch.progress import Progress
-from inarch.launch.runner import TrialRunner
+from inarch.launch.runner import TrialRunner, describe
 from inarch.network.grafts import Configuration
 from inarch.search.choice import confirmations
 from inarch.search.rounds import next_round
@@ -53,3 +54,8 @@ def test_the_end_of_a_study_takes_longer_the_more_seeds_are_to_be_tested(
     runner.history |= {t.key: Result(t, 0.9, 0.5) for t in again}
     a_pass = runner._costs.speeds.forward * len(runner._bench.store.images.rows["test"])
     assert runner._closing() - before == pytest.approx(1.3 * 2 * a_pass)
+
+
+def test_trials_that_differ_in_their_method_alone_have_different_words(runner: TrialRunner) -> None:
+    plain = runner.space.trial(runner.space.baseline, 1)
+    assert describe(plain) != describe(replace(plain, method="l2-sp"))

@@ -233,4 +233,5 @@ class TrialRunner:
 def describe(trial: Trial) -> str:
     """A trial in a few words."""
     old = f", old layers {trial.learning_rate:g}" if trial.learning_rate else ""
-    return f"{trial.configuration}, cut {trial.cut} (rates: new layers {trial.new_layer_learning_rate:g}{old})"
+    method = "" if trial.method == "fine-tuning" else f", {trial.method}"
+    return f"{trial.configuration}{method}, cut {trial.cut} (rates: new layers {trial.new_layer_learning_rate:g}{old})"
