@@ -311,6 +311,20 @@ def test_ctrl_c_says_that_the_same_command_goes_on(
     fitted(command, tmp_path / "run", *ONE)
 
 
+@pytest.mark.parametrize("kept", [0, 100])
+def test_a_checkpoint_that_a_power_cut_left_unfinished_is_trained_again(
+    short: Path, command: Command, tmp_path: Path, kept: int
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(short, out)
+    for file in (out / "checkpoints").iterdir():
+        file.write_bytes(file.read_bytes()[:kept])
+    fitted(command, out, *SHORT)
+    assert without_cost(results_of(out)) == without_cost(results_of(short))
+    name = "model/model.safetensors"
+    assert (out / name).read_bytes() == (short / name).read_bytes()
+
+
 # Other arguments in the same folder
 
 

@@ -138,15 +138,15 @@ class Workbench:
             yield logits.float().cpu().numpy()
 
     def restore(self, trial: Trial) -> AdaptedNetwork:
-        """The trained network of a finished trial, from its checkpoint; without one it is trained again.
+        """The trained network of a finished trial, from its checkpoint; without a whole one it is trained again.
 
         Then together with the same trials as before, or its last bits would differ.
         """
-        file = self._checkpoint(trial)
-        if file.exists():
+        with self.store.profile.section("checkpoints"):
+            state = _saved_weights(self._checkpoint(trial))
+        if state is not None:
             network = self.network(trial)
-            with self.store.profile.section("checkpoints"):
-                network.load_state_dict(load_file(file), strict=False)
+            network.load_state_dict(state, strict=False)
             return network.eval()
         record = self.folder.ledger.get(trial.key)
         keys = record.outcome.get("together", []) if record else []
@@ -218,6 +218,14 @@ def write_weights(path: Path, state: dict[str, Tensor]) -> None:
             f"Weights could not be written to {path.name} in {path.parent}: {error}.",
             "Make room or choose another --out; nothing recorded before is lost, the same command goes on from there.",
         ) from error
+
+
+def _saved_weights(path: Path) -> dict[str, Tensor] | None:
+    """What `write_weights` wrote; None where the file is not there, or a power cut left a part of it."""
+    try:
+        return load_file(path)
+    except (FileNotFoundError, SafetensorError):
+        return None
 
 
 def _arrays(outcome: Trained | TrainingError) -> dict[str, np.ndarray]:
