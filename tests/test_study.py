@@ -484,6 +484,7 @@ def test_without_a_limit_the_duration_is_estimated_first(command: Command, tmp_p
         (("--grafts", "retain", "--harmonise", "batch", "--cuts", "conv2"), {("retain", "batch", (), 2)}),
         (("--grafts", "retain", "--harmonise", "l2", "--cuts", "none,2"), {("retain", "l2", (), k) for k in (0, 2)}),
         (("--grafts", "joined", "--harmonise", "l2", "--cuts", "all"), {("joined", "l2", (), k) for k in range(4)}),
+        (("--grafts", "replace", "--harmonise", "none", "--cuts", "1"), {("replace", "none", (), 1)}),
         (("--grafts", "replace", "--harmonise", "l2", "--cuts", "all"), {("replace", "l2", (), k) for k in range(3)}),
         (
             ("--grafts", "deepen", "--harmonise", "none", "--cuts", "1", "--hidden", "6,5", "--method", "l2-sp"),
@@ -504,6 +505,7 @@ def test_options_restrict_the_proposal_and_never_the_baselines(
 
     baseline = {("replace", "none", (), k) for k in range(3)}
     assert {place_of(row) for row in results["curve"]} == proposal | baseline
+    assert len({(place_of(row), row["method"]) for row in results["curve"]}) == len(results["curve"])
     assert {row["method"] for row in results["curve"] if place_of(row) in proposal} == {method}
     assert place_of(results["chosen"]) in proposal
     assert results["chosen"]["method"] == method

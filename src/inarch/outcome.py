@@ -9,14 +9,14 @@ from typing import Any, final
 import numpy as np
 
 from inarch.data import DataSet
-from inarch.network.grafts import graft_class
+from inarch.network.grafts import Configuration, graft_class
 from inarch.network.stages import Stages
 from inarch.report.words import percent, points
 from inarch.results.metrics import classification_metrics
 from inarch.results.statistics import accuracy_interval, holm, paired_difference
 from inarch.search.choice import Candidate, Race
 from inarch.search.rounds import History, next_round, track_results
-from inarch.search.space import Space
+from inarch.search.space import Result, Space
 from inarch.training.trial import Trial
 
 FORMAT = 1
@@ -104,25 +104,28 @@ class Outcome:
         return [r.trial.seed for r in found.results]
 
     def _curve(self) -> list[dict[str, Any]]:
-        """The best of each track at each tried cut, as the search saw it with its own seed."""
-        rows = []
+        """The best of each configuration and method at each tried cut, as the search saw it with its own seed.
+
+        Two tracks may differ in nothing but the cuts that they are restricted to.
+        """
+        best: dict[tuple[Configuration, str, int], Result] = {}
         for track in self._space.tracks:
-            results = track_results(track, self._space, self._history)
-            for cut in sorted({r.trial.cut for r in results}):
-                best = max((r for r in results if r.trial.cut == cut), key=lambda r: r.merit)
-                rows.append(
-                    track.configuration.to_json()
-                    | {
-                        "method": track.method,
-                        "cut": self.cut_json(cut),
-                        "validation_accuracy": best.accuracy,
-                        "learning_rate": best.trial.learning_rate,
-                        "new_layer_learning_rate": best.trial.new_layer_learning_rate,
-                        "epochs": best.trial.settings.epochs,
-                        "seeds": [best.trial.seed],
-                    }
-                )
-        return rows
+            for result in sorted(track_results(track, self._space, self._history), key=lambda r: r.trial.cut):
+                place = (result.trial.configuration, result.trial.method, result.trial.cut)
+                best[place] = max(best.get(place, result), result, key=lambda r: r.merit)
+        return [
+            configuration.to_json()
+            | {
+                "method": method,
+                "cut": self.cut_json(cut),
+                "validation_accuracy": result.accuracy,
+                "learning_rate": result.trial.learning_rate,
+                "new_layer_learning_rate": result.trial.new_layer_learning_rate,
+                "epochs": result.trial.settings.epochs,
+                "seeds": [result.trial.seed],
+            }
+            for (configuration, method, cut), result in best.items()
+        ]
 
     def _test(self) -> dict[str, Any]:
         found = {"chosen": self._tested(self.chosen)}
