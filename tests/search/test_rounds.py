@@ -419,3 +419,13 @@ def test_a_candidate_whose_first_seeds_fail_gets_the_further_ones_and_is_judged_
         assert found is not None
         assert (found.failed, [r.trial.seed for r in found.results]) == (2, [3])
         assert race.choice() is not None
+
+
+def test_a_candidate_that_fails_does_not_let_what_the_search_saw_of_the_others_count() -> None:
+    space = a_space(REPLACE, RETAIN, JOINED, search="exhaustive", seeds=2)
+    history = searched(space, lambda t: {RETAIN: 0.99, REPLACE: 0.5}.get(t.configuration, 0.4))
+    again = {RETAIN: 0.7, REPLACE: 0.8}
+    confirmed(space, history, lambda t: again.get(t.configuration, FAILED))
+    choice = choose(space, history)
+    assert choice is not None
+    assert choice.trial.configuration == REPLACE

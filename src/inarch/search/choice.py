@@ -150,15 +150,16 @@ class Race:
         """The best by validation: once all have run two seeds, over all that each has, before over common ones.
 
         Where time was too short to confirm all, the search's own result counts as well, or the choice would fall on
-        what is cheap to train again.
+        what is cheap to train again. What failed instead gives way to all that is confirmed.
         """
         candidates = [found for trial in trials if (found := self.candidate(trial))]
         if not candidates:
             return None
-        if all(c.confirmed for c in candidates):
-            finished = all(len(c.results) + c.failed >= min(RACE, self._space.seeds) for c in candidates)
-            common = set.intersection(*(c.seeds for c in candidates))
-            return max(candidates, key=lambda c: c.merit(c.seeds if finished else common))
+        confirmed = [c for c in candidates if c.confirmed]
+        if confirmed and all(c.confirmed or c.failed for c in candidates):
+            finished = all(len(c.results) + c.failed >= min(RACE, self._space.seeds) for c in confirmed)
+            common = set.intersection(*(c.seeds for c in confirmed))
+            return max(confirmed, key=lambda c: c.merit(c.seeds if finished else common))
 
         def all_that_is_known(c: Candidate) -> tuple[int, float, float, int]:
             own = self._history.get(c.trial.key)
