@@ -429,3 +429,15 @@ def test_a_candidate_that_fails_does_not_let_what_the_search_saw_of_the_others_c
     choice = choose(space, history)
     assert choice is not None
     assert choice.trial.configuration == REPLACE
+
+
+def test_where_the_first_of_the_proposal_fails_another_one_must_be_there() -> None:
+    space = a_space(RETAIN, JOINED, settings=TrainingSettings(epochs=8))
+    history: dict[str, Result] = {}
+    # As where the time is up at once: what must be there is all that is trained.
+    while wanted := required(space, history):
+        fails = wanted[0].configuration == RETAIN
+        history[wanted[0].key] = Result(wanted[0], FAILED if fails else 0.5, 0.5)
+    choice = choose(space, history)
+    assert choice is not None
+    assert choice.trial.configuration == JOINED

@@ -174,7 +174,8 @@ def required(space: Space, history: History) -> list[Trial]:
     """The next trials without which a study has nothing to say: all epochs of the traditional, of a linear probe, of
     a trial of the proposal.
 
-    After a failure it is the next of the grid; where all have failed nothing more can be done.
+    After a failure it is the next of the grid, or the proposal's next track; where all have failed nothing more can be
+    done.
     """
     found = roles(space, history)
     wanted: list[Trial] = []
@@ -187,8 +188,8 @@ def required(space: Space, history: History) -> list[Trial]:
             wanted += _with_all_epochs(space, [t for t in grid if t.key not in history][:1])
     best = best_of_graft(space, history)
     if not best:
-        first = search_trial(space, space.proposal[0], space.cuts(space.proposal[0])[-1], history)
-        wanted += _with_all_epochs(space, [first] if first.key not in history else [])
+        deepest = [search_trial(space, track, space.cuts(track)[-1], history) for track in space.proposal]
+        wanted += _with_all_epochs(space, [t for t in deepest if t.key not in history][:1])
     elif not any(candidate(space, history, trial) for trial in best.values()):
         promising = max(best.values(), key=_promise(space, history))
         wanted += [t for t in confirmations(space, promising) if t.key not in history][:1]
