@@ -5,8 +5,8 @@ probes       every track at its deepest cut, where only new layers train, at mul
 traditional  one traditional fine-tuning of all layers
 coarse       the leading tracks, of each graft the one that probed best, at a few cuts over the whole depth, old layers
              at a tenth of the new layers' rate; the other tracks at their deepest cut
-rates        the contenders, the best track that keeps the layer and the best that replaces it, with the other ratios
-             of old to new rate at their best cuts; the same for the traditional one
+rates        the contenders, by the coarse cuts the best track that keeps the layer and the best that replaces it, with
+             the other ratios of old to new rate at their best cuts; the same for the traditional one
 finer        the contenders at cuts half-way between the best cut and its tried neighbours, until the neighbours are
              tried; the traditional one's further rates
 
