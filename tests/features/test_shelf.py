@@ -12,6 +12,9 @@ from inarch.features import shelf as shelf_module
 from inarch.features.shelf import Manifest, Shelf
 
 SIZE = 1000
+# Names as addresses make them: of the pass, a hyphen, of the prefix.
+NEW, MIDDLE, OLD, NEVER, DEAD, ALIVE = (f"{letter * 24}-{'1' * 24}" for letter in "abcdef")
+DEAD_TOO = f"{'e' * 24}-{'2' * 24}"
 
 
 def put(shelf: Shelf, name: str, *, used: float = 0.0) -> None:
@@ -27,7 +30,7 @@ def put(shelf: Shelf, name: str, *, used: float = 0.0) -> None:
 @pytest.fixture
 def shelf(tmp_path: Path) -> Shelf:
     made = Shelf(tmp_path / "store")
-    for age, name in enumerate(("new-1", "middle-1", "old-1")):
+    for age, name in enumerate((NEW, MIDDLE, OLD)):
         put(made, name, used=100.0 * age)
     return made
 
@@ -39,16 +42,16 @@ def disk(patch: pytest.MonkeyPatch, shelf: Shelf, size: int, total: int = 1 << 4
 
 
 def test_a_manifest_comes_back_as_it_was_written(shelf: Shelf) -> None:
-    found = shelf.manifest("new-1")
+    found = shelf.manifest(NEW)
     assert found is not None
     assert (found.row, found.images, found.size, found.about["stage"]) == ((SIZE,), 1, SIZE, "conv1")
-    assert shelf.manifest("never-1") is None
+    assert shelf.manifest(NEVER) is None
 
 
 def test_entries_are_listed_most_recently_used_first_and_use_counts(shelf: Shelf) -> None:
-    assert [entry.name for entry in shelf.entries()] == ["new-1", "middle-1", "old-1"]
-    shelf.touch("old-1")
-    assert [entry.name for entry in shelf.entries()] == ["old-1", "new-1", "middle-1"]
+    assert [entry.name for entry in shelf.entries()] == [NEW, MIDDLE, OLD]
+    shelf.touch(OLD)
+    assert [entry.name for entry in shelf.entries()] == [OLD, NEW, MIDDLE]
 
 
 def test_with_room_nothing_is_removed(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,15 +73,25 @@ def test_the_least_recently_used_make_room_and_no_more_than_needed(
     else:
         disk(monkeypatch, shelf, 16 * SIZE)
         assert shelf.make_room(SIZE, lambda name: False, reserve=14 * SIZE)
-    assert [entry.name for entry in shelf.entries()] == ["new-1"]
+    assert [entry.name for entry in shelf.entries()] == [NEW]
 
 
 def test_what_this_process_reads_is_not_removed_and_too_little_room_is_said(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk(monkeypatch, shelf, 1 << 40, total=2 * SIZE)
-    assert not shelf.make_room(SIZE, lambda name: name in ("old-1", "middle-1"), reserve=0)
-    assert [entry.name for entry in shelf.entries()] == ["middle-1", "old-1"]
+    assert shelf.make_room(0, lambda name: name in (OLD, MIDDLE), reserve=0)
+    assert [entry.name for entry in shelf.entries()] == [MIDDLE, OLD]
+    assert not shelf.make_room(SIZE, lambda name: name in (OLD, MIDDLE), reserve=0)
+
+
+@pytest.mark.parametrize("reserve", [0, 1 << 30])
+def test_where_all_that_could_go_is_not_enough_nothing_is_removed(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, reserve: int
+) -> None:
+    disk(monkeypatch, shelf, 16 * SIZE)
+    assert not shelf.make_room(SIZE if reserve else 5 * SIZE, lambda name: False, reserve=reserve)
+    assert len(shelf.entries()) == 3
 
 
 def test_what_one_study_may_take_is_always_allowed(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,14 +102,14 @@ def test_what_one_study_may_take_is_always_allowed(shelf: Shelf, monkeypatch: py
 
 
 def test_leftovers_of_killed_processes_go_when_they_are_old_and_nobody_is_at_work(shelf: Shelf) -> None:
-    leftovers = [shelf.folder / name for name in (".dead-1.rows.part", ".dead-1.json.part", "dead-2.rows")]
+    leftovers = [shelf.folder / name for name in (f".{DEAD}.rows.part", f".{DEAD}.json.part", f"{DEAD_TOO}.rows")]
     for file in leftovers:
         file.write_bytes(b"half")
     shelf.make_room(0, lambda name: False, reserve=0)
     assert all(file.exists() for file in leftovers), "they may belong to a process at work"
     for file in leftovers:
         os.utime(file, (0, 0))
-    with shelf.locked("dead", lambda: None):
+    with shelf.locked(DEAD.partition("-")[0], lambda: None):
         shelf.make_room(0, lambda name: False, reserve=0)
         assert all(file.exists() for file in leftovers)
     shelf.make_room(0, lambda name: False, reserve=0)
@@ -105,13 +118,40 @@ def test_leftovers_of_killed_processes_go_when_they_are_old_and_nobody_is_at_wor
 
 
 def test_clear_removes_segments_and_leftovers_but_not_what_is_being_written(shelf: Shelf) -> None:
-    (shelf.folder / ".dead-1.rows.part").write_bytes(b"half")
-    (shelf.folder / ".alive-1.rows.part").write_bytes(b"half")
+    (shelf.folder / f".{DEAD}.rows.part").write_bytes(b"half")
+    (shelf.folder / f"{DEAD_TOO}.json").write_text("a manifest whose rows were lost")
+    (shelf.folder / f".{ALIVE}.rows.part").write_bytes(b"half")
     (shelf.folder / "default-limit").write_text("1")
-    with shelf.locked("alive", lambda: None):
+    with shelf.locked(ALIVE.partition("-")[0], lambda: None):
         assert shelf.clear() == (3, 3 * SIZE)
     left = {file.name for file in shelf.folder.iterdir() if file.is_file()}
-    assert left == {".alive-1.rows.part", "default-limit"}
+    assert left == {f".{ALIVE}.rows.part", "default-limit"}
+
+
+def test_a_folder_that_holds_other_files_too_keeps_them(shelf: Shelf) -> None:
+    others = [
+        shelf.folder / name for name in ("film.mkv.part", ".draft.part", "table.rows", "notes.json", "notes.rows")
+    ]
+    for file in others:
+        file.write_text("dear to somebody")
+        os.utime(file, (0, 0))
+    shelf.make_room(0, lambda name: False, reserve=0)
+    assert shelf.clear() == (3, 3 * SIZE)
+    assert sorted(file for file in shelf.folder.iterdir() if file.is_file()) == sorted(others)
+
+
+def test_rows_that_get_their_manifest_meanwhile_are_no_leftover(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    (shelf.folder / f"{DEAD}.rows").write_bytes(bytes(SIZE))
+    idle = Shelf._idle
+
+    def finished_just_now(self: Shelf, name: str) -> object:
+        put(shelf, DEAD)
+        return idle(self, name)
+
+    monkeypatch.setattr(Shelf, "_idle", finished_just_now)
+    os.utime(shelf.folder / f"{DEAD}.rows", (0, 0))
+    assert shelf.make_room(0, lambda name: False, reserve=0)
+    assert shelf.rows(DEAD).exists()
 
 
 def test_a_store_that_is_not_there_is_empty(tmp_path: Path) -> None:

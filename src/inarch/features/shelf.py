@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from io import FileIO
 from pathlib import Path
@@ -27,6 +28,10 @@ FORMAT: Final = 1
 _LOCKS: Final = "locks"
 # A half-written file of a process that was killed is removed when it is older than this, in seconds.
 _STALE: Final = 24 * 3600
+# Names as addresses.py makes them: a user may name a folder that holds other files too, and those are left alone.
+_NAME: Final = "[0-9a-f]{24}-[0-9a-f]{24}"
+_MANIFEST: Final = re.compile(rf"{_NAME}\.json")
+_HALF: Final = re.compile(rf"\.({_NAME})\.(rows|json)\.part|({_NAME})\.rows")
 
 
 @dataclass(frozen=True)
@@ -157,9 +162,9 @@ class Shelf:
             lock.release()
 
     def names(self) -> list[str]:
-        """Names of all whole segments."""
+        """Names of all segments that have a manifest."""
         try:
-            return sorted(e.name.removesuffix(".json") for e in os.scandir(self.folder) if _is_manifest(e.name))
+            return sorted(e.name.removesuffix(".json") for e in os.scandir(self.folder) if _MANIFEST.fullmatch(e.name))
         except OSError:
             return []
 
@@ -178,8 +183,8 @@ class Shelf:
         What other processes read stays readable to them, and what they are writing is left alone.
         """
         entries = self.entries()
-        for entry in entries:
-            self.forget(entry.name)
+        for name in self.names():
+            self.forget(name)
         self._remove_leftovers(0.0)
         return len(entries), sum(entry.size for entry in entries)
 
@@ -187,38 +192,40 @@ class Shelf:
         """Whether `wanted` bytes may be written, after the least recently used segments have gone as far as needed.
 
         All segments together take at most a quarter of what they and the free space make up, at most `MOST_TOTAL`, or
-        what one study may take if that is more; and `reserve` bytes of the disk stay free.
+        what one study may take if that is more; and `reserve` bytes of the disk stay free. Where that cannot be
+        reached, nothing is removed in vain.
         """
         self._remove_leftovers(_STALE)
         entries = self.entries()
         held, free = sum(entry.size for entry in entries), free_space(self.folder)
         total = max(self._limit, min(MOST_TOTAL, (held + free) // 4))
+        excess = max(held + wanted - total, wanted + reserve - free)
+        going: list[str] = []
         for entry in reversed(entries):
-            if held + wanted <= total and free - wanted >= reserve:
-                break
-            if not in_use(entry.name):
-                self.forget(entry.name)
-                held, free = held - entry.size, free + entry.size
-        return held + wanted <= total and free - wanted >= reserve
+            if excess > 0 and not in_use(entry.name):
+                going.append(entry.name)
+                excess -= entry.size
+        if excess > 0:
+            return False
+        for name in going:
+            self.forget(name)
+        return True
 
     def _remove_leftovers(self, age: float) -> None:
         """Half-written files and rows without a manifest, older than `age` seconds, whose maker is not at work."""
         with suppress(OSError):
             for file in list(self.folder.iterdir()):
-                name = file.name.lstrip(".").split(".")[0]
-                half = file.name.endswith(".part") or (file.suffix == ".rows" and not self.has(name))
-                if half and time.time() - file.stat().st_mtime >= age and self._idle(name):
-                    file.unlink(missing_ok=True)
+                found = _HALF.fullmatch(file.name)
+                if found and time.time() - file.stat().st_mtime >= age:
+                    with suppress(Timeout), self._idle(found[1] or found[3]):
+                        # Rows may have got their manifest while the lock was waited for.
+                        if file.suffix == ".part" or not self.has(found[3]):
+                            file.unlink(missing_ok=True)
 
-    def _idle(self, name: str) -> bool:
+    def _idle(self, name: str) -> AbstractContextManager[object]:
+        """Nobody makes the segment meanwhile; `Timeout` where somebody does."""
         lock = self.folder / _LOCKS / f"{name.partition('-')[0]}.lock"
-        if not lock.exists():
-            return True
-        try:
-            with FileLock(lock, blocking=False):
-                return True
-        except (Timeout, OSError):
-            return False
+        return FileLock(lock, blocking=False) if lock.exists() else nullcontext()
 
 
 @final
@@ -258,7 +265,3 @@ def _write_all(file: FileIO, data: memoryview) -> None:
 def _seal(values: Mapping[str, Any]) -> int:
     """A checksum of a manifest's values."""
     return zlib.crc32(json.dumps(values, sort_keys=True).encode())
-
-
-def _is_manifest(name: str) -> bool:
-    return name.endswith(".json") and not name.startswith(".")
