@@ -43,7 +43,6 @@ def workbench(
     measured: the plan was measured before.
     """
     network = toy_network().eval()
-    network = toy_network().eval()
     spec = InputSpec(3, SIDE, SIDE, (0.5,) * 3, (0.5,) * 3)
     staged = stage_network(network, LAYER, spec.example())
     if measured:

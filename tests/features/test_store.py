@@ -357,6 +357,44 @@ def test_a_disk_that_fails_while_it_is_read_ends_nothing(tmp_path: Path, monkeyp
     assert "Input/output error" in sentence
 
 
+def test_a_disk_that_fails_under_several_open_files_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    keeping = kept_in(tmp_path / "store", (2,), memory=0, announce=said.append)
+    with workbench(tmp_path, keeping=keeping, a_class=MANY) as bench:
+        positions = shuffled(bench)[:9]
+        expected = [bench.store.read(2, "train", positions, view) for view in range(3)]
+
+        def failing(*arguments: Any) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+        monkeypatch.setattr("inarch.features.rows.os.preadv", failing)
+        found = [bench.store.read(2, "train", positions, view) for view in range(3)]
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert len(said) == 1
+
+
+def test_a_segment_that_cannot_be_opened_now_is_not_thrown_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    keeping = kept_in(tmp_path / "store", (2,), announce=said.append)
+    with workbench(tmp_path, keeping=keeping) as bench:
+        expected = bench.store.read(2, "train", everything(bench), 0)
+    (rows,) = (tmp_path / "store").glob("*.rows")
+    before = rows.stat().st_ino
+
+    def too_many(self: Shelf, name: str) -> Path:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with workbench(tmp_path, keeping=keeping) as bench, monkeypatch.context() as patch:
+        patch.setattr(Shelf, "rows", too_many)
+        assert torch.equal(bench.store.read(2, "train", everything(bench), 0), expected)
+    assert rows.stat().st_ino == before
+    assert len(said) == 1
+
+
 def test_a_cut_that_is_not_stored_starts_from_the_deepest_stored_one_below(tmp_path: Path) -> None:
     with workbench(tmp_path, keeping=Keeping((1, 3))) as bench:
         assert [bench.store.start(cut) for cut in range(4)] == [0, 1, 1, 3]

@@ -120,9 +120,9 @@ class PrefixStore:
         rows = self._rows(key)
         try:
             taken = rows.take(positions)
-        except OSError as error:  # a disk that fails, or is taken away
-            assert self._shelf is not None
-            self._give_up(self._shelf, error)
+        except OSError as error:  # a disk that fails, or is taken away, under every file that is open
+            assert self.keeping.shelf is not None
+            self._give_up(self.keeping.shelf, error)
             self._shelf = None
             self._opened.pop(key).close()
             rows = self._rows(key)
@@ -186,7 +186,7 @@ class PrefixStore:
             return None
         try:
             rows = FileRows(os.open(shelf.rows(name), os.O_RDONLY), manifest)
-        except OSError:
+        except FileNotFoundError:  # anything else is no fault of the segment
             if mend:
                 shelf.forget(name)
             return None
