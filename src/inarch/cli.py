@@ -208,7 +208,12 @@ def store_clear(store: StoreFolder = None) -> None:
     from inarch.features.shelf import Shelf
 
     folder = store_folder(store)
-    removed, size = Shelf(folder).clear()
+    try:
+        removed, size = Shelf(folder).clear()
+    except OSError as error:
+        raise InarchError(
+            f"{folder} cannot be cleared: {error.strerror or error}.", "Make it writable, or remove it by hand."
+        ) from error
     console.print(f"{removed} segments removed, {readable(size)}, from {folder}", soft_wrap=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import signal
@@ -246,3 +247,17 @@ def test_looking_at_the_store_loads_no_pytorch(undisturbed: Path, tmp_path: Path
     ran = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")
     assert "segments" in ran.stdout
+
+
+def test_a_store_that_cannot_be_cleared_is_said(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(undisturbed / "store", tmp_path / "store")
+
+    def denied(self: Shelf, name: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Shelf, "forget", denied)
+    ran = inarch("store", "clear", "--store", tmp_path / "store")
+    assert ran.exit_code == 1
+    assert f"{tmp_path / 'store'} cannot be cleared: Permission denied" in ran.said
