@@ -33,7 +33,7 @@ def store_folder(given: Path | None = None) -> Path:
 
 def bytes_of(text: str) -> int:
     """`200MB`, `1.5GiB` or plain bytes as a number; MB is 1000 x 1000, MiB 1024 x 1024. Else a `UsageError`."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKMGT]?i?B?)", text.strip())
+    found = re.fullmatch(r"(\d{1,18}(?:\.\d+)?)\s*([kKMGT]?i?B?)", text.strip())
     unit = "" if found is None else found[2].replace("k", "K")
     if found is None or (unit != "B" and unit not in _UNITS):
         raise UsageError(f"--store-limit {text} is not a size.", "Try 200MB, 4GB, 512MiB or 4GiB; 0 stores nothing.")
