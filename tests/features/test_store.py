@@ -191,6 +191,7 @@ def test_evaluation_batches_cover_the_split_in_order(tmp_path: Path) -> None:
     with workbench(tmp_path, a_class=MANY) as bench:
         batches = torch.cat(list(bench.store.batches(3, "train")))
         assert torch.equal(batches, bench.store.read(3, "train", everything(bench), None))
+        assert torch.equal(batches, torch.cat(list(bench.store.once(3, "train"))))
 
 
 def test_a_trial_that_trains_deep_stages_does_not_show_in_what_a_pass_stores_of_them(tmp_path: Path) -> None:

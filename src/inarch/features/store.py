@@ -94,6 +94,11 @@ class PrefixStore:
         for positions in chunks(len(self.images.rows[split])):
             yield self.read(cut, split, positions, None)
 
+    def once(self, cut: int, split: str) -> Iterator[Tensor]:
+        """Like `batches`, but kept nowhere: for what a study asks for one time, so that it takes no room of views."""
+        for _, x in self._passes.push((cut,), split, None, chunks(len(self.images.rows[split]))):
+            yield self.machine.hand_over(x)
+
     def start(self, cut: int) -> int:
         """The stored cut from which activations at `cut` are computed, `cut` itself where it is stored; 0: pixels."""
         return max((k for k in self.keeping.cuts if k <= cut), default=0)

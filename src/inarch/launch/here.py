@@ -131,10 +131,9 @@ class Workbench:
     def source_logits(self, split: str) -> Iterator[np.ndarray]:
         """What the original network makes of the evaluation view of a split: float32 [images, source classes] a batch.
 
-        It must be read to its end before another network is made of the same modules.
+        The store has a network of its own, so it does not matter what was trained in the meantime.
         """
-        self._network.load_state_dict(self._source_weights)
-        for logits in self.store.batches(len(self.staged.stages), split):
+        for logits in self.store.once(len(self.staged.stages), split):
             yield logits.float().cpu().numpy()
 
     def restore(self, trial: Trial) -> AdaptedNetwork:
