@@ -8,7 +8,7 @@ import pytest
 
 from inarch.command import command
 from inarch.network.source import SourceOptions
-from inarch.options import StudyOptions
+from inarch.options import StudyOptions, seconds
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,9 @@ def test_every_option_that_differs_from_its_default_is_named_as_on_the_command_l
         ("--hidden", "64"), ("--image-size", "96"), ("--label-smoothing", "0.0"), ("--time-limit", "90s"),
         ("--weights", "a.safetensors"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("limit", [0.5, 90.0, 1200.0, 30 * 24 * 3600.0])
+def test_a_time_limit_is_written_as_it_is_read(limit: float) -> None:
+    words = command(Path("fruit"), "timm:resnet18", StudyOptions(time_limit=limit), SourceOptions())
+    assert seconds(words[-1]) == limit

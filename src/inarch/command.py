@@ -37,7 +37,8 @@ def _as_options(name: str, value: Any) -> list[str]:
     if name == "classes":
         return [option, "class-names.json"]
     if name == "time_limit":
-        return [option, f"{value:g}s"]
+        # Never with an exponent, which the command line does not read.
+        return [option, f"{value:.3f}".rstrip("0").rstrip(".") + "s"]
     if isinstance(value, Path):
         return [option, value.name]
     return [option, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
