@@ -167,6 +167,15 @@ def test_nothing_to_predict_is_an_error(run: Path, tmp_path: Path) -> None:
         api.load(run).predict([tmp_path])
 
 
+@pytest.mark.parametrize(("name", "reason"), [("", "it is a folder"), ("none/found.csv", "its folder is not there")])
+def test_a_file_that_could_never_be_written_is_said_before_anything_is_loaded(
+    tmp_path: Path, name: str, reason: str
+) -> None:
+    ran = inarch("predict", tmp_path / "no model", tmp_path, "--out", tmp_path / name)
+    assert ran.exit_code == 2
+    assert f"{tmp_path / name} cannot be written: {reason}." in ran.said
+
+
 def test_a_folder_without_a_model_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"holds no card\.json"):
         api.load(tmp_path)

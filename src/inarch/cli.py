@@ -161,8 +161,9 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:
     """Classify images with an adapted network."""
-    from inarch.predict import load, write_csv
+    from inarch.predict import load, require_place, write_csv
 
+    require_place(out)
     loaded = load(model, device=device, announce=announce)
     with progress_on_terminal() as progress:
         predictions = loaded.predict(images, top=top, batch_size=batch_size, progress=progress.images)

@@ -145,6 +145,13 @@ def _arithmetic(source: Source) -> tuple[Plan, int]:
     return plan, cut
 
 
+def require_place(out: Path | None) -> None:
+    """`UsageError` where a CSV file could never be written: before hours of work, not behind them."""
+    if out is not None and (out.is_dir() or not out.parent.is_dir()):
+        reason = "it is a folder" if out.is_dir() else "its folder is not there"
+        raise UsageError(f"{out} cannot be written: {reason}.", "Choose another --out.")
+
+
 def write_csv(predictions: Sequence[Prediction], out: Path | None) -> None:
     """One line an image: path, class and probability, for each of the top classes, and the error if there was one."""
     top = max((len(p.classes) for p in predictions), default=0)
