@@ -31,6 +31,9 @@ WRONG: list[tuple[tuple[str | int, ...], Any, str]] = [
     (("kept_layer", "kept"), None, r"kept_layer\.reason is missing"),
     (("paired", 0, "of"), "chance", r"paired\.0\.of is 'chance', expected 'images and seeds' or 'images'"),
     (("settings", "epochs"), math.inf, r"settings\.epochs is inf"),
+    (("settings",), None, r"settings is None, expected an object"),
+    (("settings", "epochs"), [8], r"settings\.epochs is \[8\], expected a whole number from 1"),
+    (("dataset", "made_splits"), "test", r"dataset\.made_splits is 'test', expected a list"),
     (("cost", "environment", "plan", "gain", "frozen"), "1.9", r"plan\.gain\.frozen is '1\.9', expected a number"),
 ]
 

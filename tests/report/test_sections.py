@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 
 from inarch.report.run import Run
-from inarch.report.sections import confusion, depth, glance, learning, mistakes, per_class, reliability, source_classes
+from inarch.report.sections import (
+    confusion,
+    depth,
+    glance,
+    learning,
+    mistakes,
+    per_class,
+    reliability,
+    source_classes,
+    tested,
+)
 from inarch.results.statistics import accuracy_interval
 
 
@@ -102,6 +112,15 @@ def test_learning_curves_are_means_over_seeds(run: Run) -> None:
     assert section is not None
     assert section.tables[0].rows[2] == ["3", "2.167", "73.0 %", "2.167", "63.0 %", "2.167", "68.0 %"]
     assert "The choice: from 33.0 % to 73.0 %" in section.figures[0].panels[1].description
+
+
+@pytest.mark.parametrize("name", ["graft", "harmonise", "hidden", "cut"])
+def test_a_tested_configuration_that_is_not_whole_is_left_blank(run: Run, name: str) -> None:
+    del run.results["test"]["traditional"][name]
+    (table,) = tested.section(run).tables
+    shown = {row[0]: row[1:3] for row in table.rows}
+    assert shown["Traditional fine-tuning of all layers"] == ["", ""]
+    assert shown["The choice"][0] == "deepen 512, l2"
 
 
 def test_a_mistake_is_shown_with_both_classes_and_their_probabilities(run: Run) -> None:

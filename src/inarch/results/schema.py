@@ -93,7 +93,7 @@ _RESULTS: Final = object_with(
                 "digest": text(),
                 "set_aside": list_of(object_with({"path": text(), "reason": text()})),
             },
-            also={"warnings": list_of(text())},
+            also={"warnings": list_of(text()), "made_splits": list_of(text())},
         ),
         "source": object_with({"name": text()}),
         "chosen": object_with(
@@ -129,5 +129,8 @@ _RESULTS: Final = object_with(
         "left_out": list_of(text()),
         "validation_standard_error": number(0.0, 1.0),
     },
-    also={"warnings": list_of(text())},
+    also={
+        "warnings": list_of(text()),
+        "settings": object_with({}, also={"epochs": number(1, whole=True)}),
+    },
 )

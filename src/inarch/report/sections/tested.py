@@ -23,7 +23,8 @@ def section(run: Run) -> Section:
         ]  # fmt: skip
         figures += ["" if row["top5"] is None else words.percent(row["top5"])] * has_top5
         figures += [f"{row['log_loss']:.3f}", words.percent(row["calibration_error"]), str(len(row["seeds"]))]
-        place = [words.configuration(row), words.frozen(row["cut"])] if "graft" in row and "cut" in row else ["", ""]
+        whole = row.keys() >= {"graft", "harmonise", "hidden", "cut"}
+        place = [words.configuration(row), words.frozen(row["cut"])] if whole else ["", ""]
         rows.append([words.role(name), *place, *figures])
     text = [
         f"The {run.results['dataset']['counts']['test']} test images were read once, at the end; nothing was chosen by "
