@@ -129,9 +129,11 @@ def test_the_highest_source_classes_are_named(place: Path) -> None:
 def test_a_study_killed_before_or_during_its_evidence_goes_on_to_the_same(place: Path, tmp_path: Path) -> None:
     source = place / "source" / "toy.json"
     arguments = ["fit", place / "images", "--source", source, "--out", tmp_path / "run", *OPTIONS]
-    for call in (("inarch.study:write_evidence", 1), ("inarch.evidence:write_thumbnails", 1)):
-        with running(*arguments, die_at=call) as child:
+    calls = ("inarch.study:write_model", "inarch.study:write_evidence", "inarch.evidence:write_thumbnails")
+    for call in calls:
+        with running(*arguments, die_at=(call, 1)) as child:
             child.join(120)
+        assert not (tmp_path / "run" / "evidence.json").exists()
         assert not (tmp_path / "run" / "results.json").exists()
     ran = inarch(*arguments)
     assert ran.exit_code == 0, ran.said

@@ -83,13 +83,14 @@ def fit(
             "settings": asdict(settings) | {"seed": options.seed, "seeds": options.seeds},
             "left_out": runner.left_out(),
         }
-        write_evidence(bench, outcome, dataset, loaded.classes)
-        results["cost"] = cost(folder, clock, runner.trained, profile) | {
-            "command": command(data, source, options, source_options)
-        }
         delivered = bench.restore(outcome.chosen.results[0].trial)
         with profile.section("model and report"):
             write_model(folder.path / "model", loaded, delivered, dataset.classes, options.stages, machine.plan)
+            # Right before the results: a report must not show the errors of one model beside the figures of another.
+            write_evidence(bench, outcome, dataset, loaded.classes)
+            results["cost"] = cost(folder, clock, runner.trained, profile) | {
+                "command": command(data, source, options, source_options)
+            }
             folder.write_json("results.json", results)
             write_report(folder.path)
         # Once more, for the profile to hold the time that all this took.
