@@ -1,8 +1,9 @@
 """Validation accuracy against the number of views that every image has: 1, 2, 4, 8, and as many as epochs.
 
 Stored prefixes cost as much as there are views, so this says how many are worth it. Trainings of a retaining graft with
-the cut at the classification layer, in the middle and nowhere, over several seeds, at the rate that the range test
-finds. The test split is not touched.
+the cut at the classification layer, in the middle and behind the first stage, over several seeds, at the rate that the
+range test finds. With nothing frozen every epoch has a fresh view, whatever is asked for: there is nothing to compare.
+The test split is not touched.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, variance
 
@@ -86,6 +87,11 @@ def rows_of(by_views: Mapping[int, Sequence[float]]) -> list[Record]:
     return rows
 
 
+def places(deepest: int) -> tuple[tuple[str, int], ...]:
+    """Cuts that are measured, by name: those at which something is frozen, so that the number of views counts."""
+    return ("classification layer", deepest), ("middle", deepest // 2), ("first stage", 1)
+
+
 def measure(parts: Parts, work: Path, effort: Effort, data: str) -> list[Record]:
     """The rows of one data set at all three cuts."""
     manifest = work.resolve() / f"{data}.csv"
@@ -94,7 +100,7 @@ def measure(parts: Parts, work: Path, effort: Effort, data: str) -> list[Record]
     facts = parts.measure(f"{data}-facts", "ours:facts", {"wanted": wanted})
     deepest = len(facts["frozen_shares"]) - 1
     found = []
-    for place, cut in (("classification layer", deepest), ("middle", deepest // 2), ("none", 0)):
+    for place, cut in places(deepest):
         by_views = {}
         for views in effort.all_views():
             name = f"{data}-cut{cut}-views{views}"
@@ -125,8 +131,6 @@ def main(given: Sequence[str] | None = None) -> int:
     parser = common.arguments(__doc__ or "")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     chosen = parser.parse_args(given)
-    if "views" not in {field.name for field in fields(TrainingSettings)}:
-        sys.exit("This version of Inarch has no number of views: every epoch has fresh ones.")
     effort = QUICK if chosen.quick else Effort()
     work = chosen.out / ("views-quick" if chosen.quick else "views")
     facts = common.machine()
