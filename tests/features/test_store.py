@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -307,6 +308,16 @@ def open_files() -> set[str]:
         with suppress(FileNotFoundError):  # the descriptor that lists them
             found.add(str(file.readlink()))
     return {name for name in found if ".rows" in name}
+
+
+def test_what_is_read_again_counts_as_used_again(tmp_path: Path) -> None:
+    with workbench(tmp_path, keeping=kept_in(tmp_path / "store", (2,), memory=0)) as bench:
+        bench.store.read(2, "train", everything(bench), 0)
+        (manifest,) = (tmp_path / "store").glob("*.json")
+        os.utime(manifest, (0, 0))
+        bench.store.close()
+        bench.store.read(2, "train", everything(bench), 0)
+        assert manifest.stat().st_mtime > 0
 
 
 def full(patch: pytest.MonkeyPatch, folder: Path) -> None:

@@ -201,9 +201,9 @@ class PrefixStore:
                 if not mend:
                     return None
                 self._mend(shelf, key, manifest, damaged)
-            if name not in self._checked:
-                shelf.touch(name)
-                self._checked.add(name)
+            self._checked.add(name)
+            # Every time, so that another study does not take what a long one still reads for long unused.
+            shelf.touch(name)
             kept = manifest.size > self.keeping.memory // SMALL
             return rows if kept else rows.all()
         finally:
