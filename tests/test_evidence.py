@@ -175,3 +175,10 @@ def test_thumbnails_that_are_not_wanted_any_more_are_removed(tmp_path: Path) -> 
     write_thumbnails(tmp_path, {"00000000.webp": image})
     write_thumbnails(tmp_path, {"11111111.webp": image})
     assert [file.name for file in (tmp_path / "thumbnails").iterdir()] == ["11111111.webp"]
+
+
+def test_what_a_file_manager_puts_beside_thumbnails_ends_nothing(tmp_path: Path) -> None:
+    (tmp_path / "thumbnails" / "@eaDir").mkdir(parents=True)
+    (tmp_path / "thumbnails" / ".00000000.webp.part").write_bytes(b"half")
+    write_thumbnails(tmp_path, {"11111111.webp": np.zeros((30, 30, 3), dtype=np.uint8)})
+    assert {file.name for file in (tmp_path / "thumbnails").iterdir()} == {"@eaDir", "11111111.webp"}

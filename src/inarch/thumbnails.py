@@ -35,6 +35,7 @@ def thumbnail(image: NDArray[np.uint8]) -> bytes:
 def write_thumbnails(folder: Path, wanted: Mapping[str, NDArray[np.uint8]]) -> None:
     """Keeps a thumbnail of each wanted image under its name in `folder`/thumbnails, and no others.
 
+    What a file manager puts beside them is left alone.
     Raises `RunFolderError` where they cannot be written.
     """
     place = folder / THUMBNAILS
@@ -46,7 +47,7 @@ def write_thumbnails(folder: Path, wanted: Mapping[str, NDArray[np.uint8]]) -> N
                 beside.write_bytes(thumbnail(image))
                 os.replace(beside, place / name)
         for file in place.iterdir():
-            if file.name not in wanted:
+            if file.suffix in (".webp", ".part") and file.name not in wanted:
                 file.unlink()
     except OSError as error:
         raise RunFolderError(
