@@ -441,3 +441,17 @@ def test_where_the_first_of_the_proposal_fails_another_one_must_be_there() -> No
     choice = choose(space, history)
     assert choice is not None
     assert choice.trial.configuration == JOINED
+
+
+def test_where_time_ended_before_any_cut_was_looked_at_the_probes_stand_for_their_graft() -> None:
+    space = a_space(RETAIN, RETAIN_L2, settings=TrainingSettings(epochs=8), seeds=2)
+    history = {}
+    while (found := next_round(space, history)) is not None and found.name == "probes":
+        history[found.trials[0].key] = Result(found.trials[0], peak(9)(found.trials[0]), 0.5)
+    best = best_of_graft(space, history)["retain"]
+    assert (best.cut, best.settings.epochs) == (STAGES, 8)
+    choice = choose(space, history)
+    assert choice is not None
+    assert (choice.trial, choice.confirmed) == (best, False)
+    later = searched(space, peak(3))
+    assert best_of_graft(space, later)["retain"].cut < STAGES

@@ -15,7 +15,7 @@ from typing import final
 
 from inarch.network.grafts import graft_class
 from inarch.search.rounds import History, linear_probes, search_trial, track_results, traditional_trials, with_seed
-from inarch.search.space import Result, Space, Track
+from inarch.search.space import MULTIPLES, Result, Space, Track
 from inarch.training.trial import Trial
 
 # Seeds that every candidate gets, however it does: the least of which a spread can be seen.
@@ -207,7 +207,9 @@ def _best(tracks: list[Track], space: Space, history: History) -> Result | None:
     if space.baseline in tracks:
         # Traditional fine-tuning is one of its trials, and has further rates tried.
         found += _done(traditional_trials(space, history), history)
-    return _best_result(found, space, history)
+    # Where time ended before any cut of these tracks was looked at, their probes stand for them.
+    probes = [space.probe(track, multiple) for track in tracks for multiple in MULTIPLES]
+    return _best_result(found or _done(probes, history), space, history)
 
 
 def _done(trials: list[Trial], history: History) -> list[Result]:
@@ -227,7 +229,7 @@ def _best_result(results: Iterable[Result], space: Space, history: History) -> R
 
 def _promise(space: Space, history: History) -> Callable[[Trial], tuple[float, float, int]]:
     """What the search thought of a trial with all epochs."""
-    return lambda trial: history[space.as_searched(trial).key].merit
+    return lambda trial: (history.get(space.as_searched(trial).key) or history[trial.key]).merit
 
 
 def _distinct(trials: Iterable[Trial]) -> list[Trial]:
