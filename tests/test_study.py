@@ -23,6 +23,7 @@ from toy import write_images, write_source
 import inarch as api
 from inarch.data import open_dataset
 from inarch.errors import TrainingError
+from inarch.launch.cost import CostModel
 from inarch.launch.here import Workbench
 from inarch.network.grafts import GRAFT_NAMES, graft_class
 from inarch.results.ledger import Ledger
@@ -452,10 +453,25 @@ def test_a_real_time_limit_is_kept_with_the_best_so_far(
     begin = time.monotonic()
     ran = inarch(*command(tmp_path / "run", *FULL, "--epochs", "12", "--seeds", "60", "--time-limit", "6s"))
     assert ran.exit_code == 0, ran.said
-    assert time.monotonic() - begin < 12
+    # A minute more at most is what is promised; on a machine that does nothing else it is a second or two.
+    assert time.monotonic() - begin < 66
     results = results_of(tmp_path / "run")
     assert {"chosen", "traditional", "linear_probe"} <= results["test"].keys()
     assert f"Left out for lack of time: {len(results['left_out'])} trials; the same command goes on." in ran.said
+
+
+def test_a_study_whose_first_estimates_were_too_dear_goes_on_searching_in_the_time_that_is_left(
+    command: Command, short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dear_at_first(model: CostModel, *_: Any, **__: Any) -> float:
+        return 1e6 if len(model._ratios) < 2 else 0.0
+
+    monkeypatch.setattr(CostModel, "seconds", dear_at_first)
+    monkeypatch.setattr(CostModel, "total", dear_at_first)
+    monkeypatch.setattr("inarch.launch.runner.TrialRunner._refuse_too_short_a_limit", lambda runner: None)
+    results = results_of(fitted(command, tmp_path / "run", *SHORT, "--time-limit", "5m"))
+    assert results["left_out"] == []
+    assert without_cost(results) == without_cost(results_of(short))
 
 
 def test_too_short_a_time_limit_says_what_is_enough_and_that_is_enough(command: Command, tmp_path: Path) -> None:

@@ -118,7 +118,15 @@ class TrialRunner:
         first: list[Batch] = [(trial,) for trial in islice(Race(self.space, self.history).pending(), 3)]
         return self._closing() + self._seconds(list(dict.fromkeys([*missing, *first])))
 
-    def search(self) -> None:
+    def run(self) -> None:
+        """Search and confirmation, and again where time is left after all: first estimates may have been too dear."""
+        before = -1
+        while before < self.trained:
+            before = self.trained
+            self._search()
+            self._confirm()
+
+    def _search(self) -> None:
         """Round after round, until all is searched or nothing more fits into the time."""
         while (found := self._next()) is not None:
             self._run(*found)
@@ -143,7 +151,7 @@ class TrialRunner:
             return True
         return self._clock.left() > self._held_back(missing) + self._costs.seconds(*batch)
 
-    def confirm(self) -> None:
+    def _confirm(self) -> None:
         """Trains the best of each graft and the baselines in full, seed by seed, as far as time allows."""
         while True:
             passed_over = self._left_out | self._stopped
