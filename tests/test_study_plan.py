@@ -86,7 +86,7 @@ def test_what_was_measured_is_said_recorded_reported_and_part_of_every_trial(
     assert results["cost"]["environment"]["plan"] == FOUND.to_json()
     assert isinstance(results["cost"]["environment"]["allocator_keeps_memory"], bool)
     assert sentence in " ".join((tmp_path / "run" / "report.html").read_text().split())
-    subjects = [json.loads(row[3]) for row in rows(tmp_path / "run")]
+    subjects = [json.loads(row[3]) for row in rows(tmp_path / "run") if row[2] == "trial"]
     assert {(s["settings"]["precision"], s["settings"]["frozen_precision"]) for s in subjects} == {("fp32", "bf16")}
     assert measured == [((16, 3, 16, 16), "cpu", measured[0][2])]
     assert len(measured[0][2]) == 4
