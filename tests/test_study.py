@@ -548,6 +548,8 @@ def test_an_unknown_cut_is_refused_with_the_names_of_all_stages(command: Command
         "--cuts conv9: the network has no such stage. Give numbers from 0 to 3 or names: none, conv1, conv2,"
         in ran.said
     )
+    # The mistake does not claim the run folder.
+    fitted(command, tmp_path / "run", *ONE)
 
 
 def test_what_is_chosen_is_not_trained_again_where_another_one_replaces_the_layer_better(

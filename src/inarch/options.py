@@ -72,7 +72,9 @@ class StudyOptions:
         for sizes in self.hidden:
             if not 1 <= len(sizes) <= 3 or min(sizes) < 1:
                 raise UsageError(f"--hidden {','.join(map(str, sizes))} is not one to three sizes above 0.", "Try 512.")
-        for name, low in (("seeds", 1), ("seed", 0), ("max_pixels", 1), ("views", 0), ("store_limit", 0)):
+        for name, low in (
+            ("seeds", 1), ("seed", 0), ("batch_size", 2), ("max_pixels", 1), ("views", 0), ("store_limit", 0),
+        ):  # fmt: skip
             if getattr(self, name) is not None and getattr(self, name) < low:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)} is too small.", f"Least: {low}.")
         if self.seed > 2**31:
