@@ -21,6 +21,7 @@ from inarch.training.trial import Trial
 
 FORMAT = 1
 BASELINES = ("traditional", "linear_probe", "replace_best_cut")
+NAMES = {"traditional": "traditional fine-tuning", "linear_probe": "the linear probe"}
 SMALL_VALIDATION = 1000
 IN_WORDS = {
     "replace": "a new classifier in place of the classification layer",
@@ -48,7 +49,7 @@ class Outcome:
         self._limits = "Time was too short to tune both alike" if next_round(space, history) is not None else ""
         if any(track.cuts is not None or track.method != space.baseline.method for track in space.proposal):
             self._limits = self._limits or "The search was restricted, so both were not tuned alike"
-        self._roles = {role: c for role, trial in race.roles.items() if (c := race.candidate(trial))}
+        self._roles = race.found()
         self._sides = race.sides()
 
     def to_json(self) -> dict[str, Any]:
@@ -214,6 +215,9 @@ class Outcome:
         traditional = self._roles.get("traditional")
         if traditional and traditional.trial.key == self.chosen.trial.key:
             text += "That is traditional fine-tuning itself. "
+        for role in ("traditional", "linear_probe"):
+            if role not in self._roles:
+                text += f"Nothing is compared with {NAMES[role]}: it failed at every rate. "
         if not self.chosen.confirmed:
             failed = "It could not be trained again with other seeds: each time it failed. "
             text += failed if self.chosen.failed else "Time was too short to train it again with other seeds. "

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from inarch.network.grafts import Configuration, graft_class
-from inarch.search.choice import Candidate, Race, best_of_graft, candidate, confirmations, required, roles
+from inarch.search.choice import Candidate, Race, best_of_graft, candidate, confirmations, required, roles, stand_ins
 from inarch.search.rounds import (
     contenders,
     expected_trials,
@@ -310,7 +310,7 @@ def test_everybody_runs_the_race_and_only_leaders_and_baselines_get_all_seeds() 
     confirmed(space, history, peak(3, "joined"))
     found = {role: candidate(space, history, t) for role, t in roles(space, history).items()}
     seeds = {role: [r.trial.seed for r in c.results] for role, c in found.items() if c}
-    assert found == {role: Race(space, history).candidate(t) for role, t in roles(space, history).items()}
+    assert found == Race(space, history).found()
     assert seeds == {
         "joined_best_cut": [1, 2, 3, 4], "retain_best_cut": [1, 2], "replace_best_cut": [1, 2, 3, 4],
         "traditional": [1, 2, 3, 4], "linear_probe": [1, 2, 3, 4],
@@ -335,7 +335,8 @@ def test_a_leader_that_falls_back_with_a_further_seed_hands_the_race_on() -> Non
 
 
 def test_before_anything_is_trained_in_full_there_is_nothing_to_choose_and_it_is_said_what_must_be_trained() -> None:
-    space = a_space(RETAIN, settings=TrainingSettings(epochs=8), seeds=2)
+    space = a_space(settings=TrainingSettings(epochs=8), seeds=2)
+    space = replace(space, proposal=(Track(RETAIN, "fine-tuning", cuts=(3, 5)),))  # so that no probe has all epochs
     every = required(space, {})
     assert linear_probes(space)[0] in every
     assert {t.settings.epochs for t in every if t.cut == 0} == {2, 8}
@@ -369,8 +370,7 @@ def test_seeds_that_a_stopped_study_trained_for_a_leader_that_leads_no_more_do_n
     extra = confirmations(space, best["retain"])[2]
     assert extra.key not in history
     history[extra.key] = Result(extra, 0.99, 0.01)
-    found = Race(space, history).candidate(best["retain"])
-    assert found is not None
+    found = Race(space, history).found()["retain_best_cut"]
     assert [r.trial.seed for r in found.results] == [1, 2]
 
 
@@ -415,8 +415,7 @@ def test_a_candidate_whose_first_seeds_fail_gets_the_further_ones_and_is_judged_
         confirmed(space, history, lambda t: FAILED if t.configuration == RETAIN and t.seed < 3 else 0.5)
         assert required(space, history) == []
         race = Race(space, history)
-        found = race.candidate(race.roles["retain_best_cut"])
-        assert found is not None
+        found = race.found()["retain_best_cut"]
         assert (found.failed, [r.trial.seed for r in found.results]) == (2, [3])
         assert race.choice() is not None
 
@@ -455,3 +454,25 @@ def test_where_time_ended_before_any_cut_was_looked_at_the_probes_stand_for_thei
     assert (choice.trial, choice.confirmed) == (best, False)
     later = searched(space, peak(3))
     assert best_of_graft(space, later)["retain"].cut < STAGES
+
+
+def test_where_time_ended_before_the_best_of_a_graft_was_trained_in_full_its_best_probe_stands_for_it() -> None:
+    space = a_space(REPLACE, RETAIN, RETAIN_L2, settings=TrainingSettings(epochs=8), seeds=2)
+    history = searched(space, peak(3))
+    best = best_of_graft(space, history)["retain"]
+    assert (best.cut, best.settings.epochs) == (3, 8)
+    probes = [
+        history[space.probe(t, m).key] for t in space.proposal if t.configuration.graft == "retain" for m in MULTIPLES
+    ]
+    found = Race(space, history).found()
+    assert found["retain_best_cut"].trial == max(probes, key=lambda r: r.merit).trial
+    assert not found["retain_best_cut"].confirmed
+    assert found["retain_best_cut"].trial in stand_ins(space, history)
+    kept, replaced = Race(space, history).sides()
+    assert kept == found["retain_best_cut"]
+    assert replaced is not None
+    assert "traditional" not in found  # a linear probe does not stand for it
+    for again in confirmations(space, best)[:1]:
+        history[again.key] = Result(again, 0.1, 2.0)
+    assert Race(space, history).found()["retain_best_cut"].trial == best
+    assert all(t.configuration.graft != "retain" for t in stand_ins(space, history))

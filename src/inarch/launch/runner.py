@@ -15,7 +15,7 @@ from inarch.launch.here import TRIAL, Workbench, result_of
 from inarch.launch.progress import Progress, Standing
 from inarch.network.grafts import Configuration
 from inarch.report.words import duration
-from inarch.search.choice import RACE, Race, best_of_graft, confirmations, required, roles
+from inarch.search.choice import RACE, Race, best_of_graft, confirmations, required, roles, stand_ins
 from inarch.search.rounds import expected_trials, next_round, with_seed
 from inarch.search.space import Result, Space
 from inarch.search.together import Batch, batches, with_companions
@@ -197,7 +197,8 @@ class TrialRunner:
 
     def _finalists(self) -> list[Trial]:
         """What may be chosen, or compared with the choice, as it stands."""
-        found = (*roles(self.space, self.history).values(), *best_of_graft(self.space, self.history).values())
+        best = best_of_graft(self.space, self.history).values()
+        found = (*roles(self.space, self.history).values(), *best, *stand_ins(self.space, self.history))
         return list({trial.key: trial for trial in found}.values())
 
     def _standing(self) -> Standing:

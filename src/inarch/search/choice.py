@@ -62,9 +62,24 @@ def best_of_graft(space: Space, history: History) -> dict[str, Trial]:
     """The best that the search found for each graft of the proposal, as a trial with all epochs."""
     return {
         graft: space.in_full(best.trial)
-        for graft in dict.fromkeys(track.configuration.graft for track in space.proposal)
-        if (best := _best([t for t in space.proposal if t.configuration.graft == graft], space, history))
+        for graft, tracks in _by_graft(space).items()
+        if (best := _best(tracks, space, history))
     }
+
+
+def stand_in(tracks: list[Track], space: Space, history: History) -> Candidate | None:
+    """The best probe of these tracks that had all epochs, for where nothing else of them was trained in full."""
+    probes = [space.probe(track, multiple) for track in tracks for multiple in MULTIPLES]
+    best = _best_result(_done([t for t in probes if t.settings == space.settings], history), space, history)
+    return candidate(space, history, best.trial) if best else None
+
+
+def stand_ins(space: Space, history: History) -> list[Trial]:
+    """The trials that would be reported for lack of something better, if the study ended now."""
+    aims = [(tracks, best_of_graft(space, history).get(graft)) for graft, tracks in _by_graft(space).items()]
+    aims.append((_replacing(space), roles(space, history).get("replace_best_cut")))
+    missing = [tracks for tracks, trial in aims if trial is None or candidate(space, history, trial) is None]
+    return _distinct(found.trial for tracks in missing if (found := stand_in(tracks, space, history)))
 
 
 def roles(space: Space, history: History) -> dict[str, Trial]:
@@ -73,9 +88,8 @@ def roles(space: Space, history: History) -> dict[str, Trial]:
     Whether a role was trained with all epochs already is for `candidate` to say.
     """
     found = {f"{graft}_best_cut": trial for graft, trial in best_of_graft(space, history).items()}
-    replacing = [t for t in space.tracks if not graft_class(t.configuration.graft).keeps_layer]
     for role, best in (
-        ("replace_best_cut", _best(replacing, space, history)),
+        ("replace_best_cut", _best(_replacing(space), space, history)),
         ("traditional", _best_result(_done(traditional_trials(space, history), history), space, history)),
         ("linear_probe", _best_result(_done(linear_probes(space), history), space, history)),
     ):
@@ -125,34 +139,45 @@ class Race:
                 if number < self._seeds[key] and again[number].key not in self._history:
                     yield again[number]
 
-    def candidate(self, trial: Trial) -> Candidate | None:
-        """What stands behind one of the roles; None where nothing was trained of it with all epochs."""
-        return candidate(self._space, self._history, trial, self._seeds[trial.key])
+    def found(self) -> dict[str, Candidate]:
+        """What stands behind each role: where time ended before its trial was trained in full, the best probe of the
+        graft that was. Roles without any are absent.
+        """
+        tracks = {f"{graft}_best_cut": tracks for graft, tracks in _by_graft(self._space).items()}
+        tracks["replace_best_cut"] = _replacing(self._space)
+        return {role: c for role, trial in self.roles.items() if (c := self._behind(trial, tracks.get(role, [])))}
 
     def choice(self) -> Candidate | None:
         """The best among the best of each graft of the proposal."""
-        return self._best(self._grafts.values())
+        tracks = _by_graft(self._space)
+        return self._best(self._behind(trial, tracks[graft]) for graft, trial in self._grafts.items())
 
     def sides(self) -> tuple[Candidate | None, Candidate | None]:
         """The best that keeps the classification layer, and the best that replaces it."""
         kept, replaced = (
-            [t for t in self.roles.values() if graft_class(t.configuration.graft).keeps_layer is keeps]
+            [c for c in self.found().values() if graft_class(c.trial.configuration.graft).keeps_layer is keeps]
             for keeps in (True, False)
         )
         return self._best(kept), self._best(replaced)
 
+    def _behind(self, trial: Trial, tracks: list[Track]) -> Candidate | None:
+        return self._trained(trial) or stand_in(tracks, self._space, self._history)
+
+    def _trained(self, trial: Trial) -> Candidate | None:
+        return candidate(self._space, self._history, trial, self._seeds[trial.key])
+
     def _favoured(self) -> list[Trial]:
         """Who gets further seeds: those that lead, and those of which nothing is known but failures."""
-        leaders = [c.trial for c in (self.choice(), *self.sides()) if c is not None]
-        return leaders + [t for t in self._runners if self.candidate(t) is None]
+        leaders = [c.trial for c in (self.choice(), *self.sides()) if c is not None and c.trial.key in self._seeds]
+        return leaders + [t for t in self._runners if self._trained(t) is None]
 
-    def _best(self, trials: Iterable[Trial]) -> Candidate | None:
+    def _best(self, found: Iterable[Candidate | None]) -> Candidate | None:
         """The best by validation: once all have run two seeds, over all that each has, before over common ones.
 
         Where time was too short to confirm all, the search's own result counts as well, or the choice would fall on
         what is cheap to train again. What failed instead gives way to all that is confirmed.
         """
-        candidates = [found for trial in trials if (found := self.candidate(trial))]
+        candidates = [c for c in found if c]
         if not candidates:
             return None
         confirmed = [c for c in candidates if c.confirmed]
@@ -186,11 +211,11 @@ def required(space: Space, history: History) -> list[Trial]:
                 wanted += [t for t in confirmations(space, found[role]) if t.key not in history][:1]
         else:
             wanted += _with_all_epochs(space, [t for t in grid if t.key not in history][:1])
-    best = best_of_graft(space, history)
+    best, tracks = best_of_graft(space, history), _by_graft(space)
     if not best:
         deepest = [search_trial(space, track, space.cuts(track)[-1], history) for track in space.proposal]
         wanted += _with_all_epochs(space, [t for t in deepest if t.key not in history][:1])
-    elif not any(candidate(space, history, trial) for trial in best.values()):
+    elif not any(candidate(space, history, best[g]) or stand_in(tracks[g], space, history) for g in best):
         promising = max(best.values(), key=_promise(space, history))
         wanted += [t for t in confirmations(space, promising) if t.key not in history][:1]
     return _distinct(wanted)
@@ -210,6 +235,19 @@ def _best(tracks: list[Track], space: Space, history: History) -> Result | None:
     # Where time ended before any cut of these tracks was looked at, their probes stand for them.
     probes = [space.probe(track, multiple) for track in tracks for multiple in MULTIPLES]
     return _best_result(found or _done(probes, history), space, history)
+
+
+def _by_graft(space: Space) -> dict[str, list[Track]]:
+    """The tracks of the proposal."""
+    found: dict[str, list[Track]] = {}
+    for track in space.proposal:
+        found.setdefault(track.configuration.graft, []).append(track)
+    return found
+
+
+def _replacing(space: Space) -> list[Track]:
+    """All tracks, of the proposal or not, that replace the classification layer."""
+    return [t for t in space.tracks if not graft_class(t.configuration.graft).keeps_layer]
 
 
 def _done(trials: list[Trial], history: History) -> list[Result]:
