@@ -18,6 +18,7 @@ from toy import write_images, write_source
 import inarch as api
 from inarch.errors import DataError, RunFolderError, SourceError, UsageError
 from inarch.predict import Prediction, _read_groups, write_csv
+from inarch.results.folder import RunFolder
 
 QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 16, "threads": 1, "seeds": 1}
 
@@ -74,6 +75,7 @@ def test_fit_returns_what_the_results_hold_and_takes_texts_of_the_command_line(r
         ({"views": "many"}, "--views many is not a number of views"),
         ({"views": -1}, "--views -1 is too small"),
         ({"store_limit": "much"}, "--store-limit much is not a size"),
+        ({"image_size": (96, 96)}, r"--image-size \(96, 96\) is not a number of pixels"),
         ({"store_limit": -1}, "--store-limit -1 is too small"),
     ],
 )
@@ -179,6 +181,20 @@ def test_a_file_that_could_never_be_written_is_said_before_anything_is_loaded(
 def test_a_folder_without_a_model_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"holds no card\.json"):
         api.load(tmp_path)
+
+
+def test_a_run_without_a_model_is_said_to_be_unfinished_and_how_to_go_on(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run").close()
+    said = r"run is not finished: it holds no model/card\.json yet, .* Call `inarch fit` again with the same arguments"
+    with pytest.raises(SourceError, match=said):
+        api.load(tmp_path / "run")
+
+
+@pytest.mark.parametrize(("name", "found"), [("none", "no folder or file that is there"), ("a.txt", "a file that is")])
+def test_what_is_no_folder_is_no_model(tmp_path: Path, name: str, found: str) -> None:
+    (tmp_path / "a.txt").write_text("words")
+    with pytest.raises(UsageError, match=f"{name}' is not a source network: it is {found}"):
+        api.load(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["card.json", "model.safetensors", "toy.py"])

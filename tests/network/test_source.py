@@ -103,7 +103,7 @@ def test_a_card_brings_everything(folder: Path) -> None:
     assert source.input == InputSpec(3, 32, 32, (0.5,) * 3, (0.25,) * 3)
     assert source.card.extra == {"licence": "mine"}
     digest = hashlib.sha256(PYTHON.encode()).hexdigest()
-    assert said == [f"Running mine.py (sha256 {digest}), because tiny names it."]
+    assert said == [f"Running mine.py (sha256 {digest}), because 'tiny' is built by it."]
     assert source.card.python is not None
     assert (source.card.python.content, source.card.python.digest) == (PYTHON, digest)
 
@@ -182,6 +182,12 @@ def test_files_that_are_no_source_are_refused(folder: Path) -> None:
         load_source(str(folder))
     with pytest.raises(SourceError, match="There is no card"):
         load_source(str(folder / "none.json"))
+
+
+@pytest.mark.parametrize("size", [(96, 96), [96], "96", 96.0, 0])
+def test_an_image_size_that_is_no_number_of_pixels_is_refused(size: Any) -> None:
+    with pytest.raises(UsageError, match=r"--image-size .*(96|0).* is not a number of pixels\..*side of the square"):
+        load_source("timm:resnet18", SourceOptions(pretrained=False, image_size=size))
 
 
 @pytest.mark.parametrize("text", ["resnet18", "keras:resnet18", "timm:", ":resnet18"])

@@ -18,6 +18,7 @@ from inarch.errors import RunFolderError
 from inarch.report import write_report
 from inarch.report.page import render
 from inarch.report.run import Run
+from inarch.results.folder import RunFolder
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
@@ -233,8 +234,22 @@ def test_a_study_without_curve_five_classes_or_settings_still_has_a_page(results
 
 
 def test_a_folder_without_results_is_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match=r"holds no results\.json.*inarch fit"):
+    with pytest.raises(RunFolderError, match=r"is no run folder: it holds no results\.json.*inarch fit"):
         write_report(tmp_path)
+
+
+def test_an_unfinished_run_is_an_error_that_says_how_to_go_on(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run").close()
+    with pytest.raises(RunFolderError, match=r"run is not finished: it holds no results\.json.*fit` again with the same"):
+        write_report(tmp_path / "run")
+
+
+def test_a_report_of_what_is_no_folder_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("words")
+    with pytest.raises(RunFolderError, match=r"report\.html is a file\..*which `inarch fit` wrote"):
+        write_report(tmp_path / "report.html")
+    with pytest.raises(RunFolderError, match="There is no folder .*none"):
+        write_report(tmp_path / "none")
 
 
 def test_results_that_are_not_json_are_an_error(tmp_path: Path) -> None:

@@ -51,6 +51,14 @@ def test_a_new_folder_has_a_ledger_and_room_for_checkpoints(tmp_path: Path) -> N
         assert [r.key for r in folder.ledger.records()] == ["a"]
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "notes.txt/run"])
+def test_a_file_in_the_place_of_the_folder_is_named_with_the_remedy(tmp_path: Path, name: str) -> None:
+    (tmp_path / "notes.txt").write_text("words")
+    with pytest.raises(RunFolderError, match=r"notes\.txt is a file, and no run folder\. Choose a new or empty folder"):
+        RunFolder(tmp_path / name)
+    assert (tmp_path / "notes.txt").read_text() == "words"
+
+
 def test_the_same_process_cannot_open_a_folder_twice(tmp_path: Path) -> None:
     with (
         RunFolder(tmp_path / "run") as folder,
@@ -104,12 +112,6 @@ def test_a_run_killed_before_it_had_a_ledger_can_go_on(tmp_path: Path) -> None:
     (tmp_path / "run.lock").touch()
     (tmp_path / "checkpoints").mkdir()
     RunFolder(tmp_path).close()
-
-
-def test_a_file_in_the_place_of_the_folder_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "run").touch()
-    with pytest.raises(RunFolderError, match="run cannot be written: File exists"):
-        RunFolder(tmp_path / "run")
 
 
 def test_a_folder_with_a_damaged_ledger_is_not_left_locked(tmp_path: Path) -> None:

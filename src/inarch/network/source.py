@@ -37,6 +37,7 @@ from inarch.network.weights import (
     take_grey_images,
     weights_digest,
 )
+from inarch.results.folder import LEDGER, lacks
 
 __all__ = ["Card", "InputSpec", "Source", "SourceOptions", "build_network", "load_source"]
 
@@ -61,6 +62,14 @@ class SourceOptions:
     crop_pct: float | None = None
     classification_layer: str | None = None
     pretrained: bool = True
+
+    def __post_init__(self) -> None:
+        size = self.image_size
+        if size is not None and (not isinstance(size, int) or size < 1):
+            raise UsageError(
+                f"--image-size {size} is not a number of pixels.",
+                "Give the side of the square that the network sees, such as 224.",
+            )
 
 
 @final
@@ -103,7 +112,7 @@ def load_source(
     if options.image_size is not None:
         card = replace(card, arguments={**card.arguments, **size_arguments(card.network, options.image_size)})
     if card.python is not None:
-        announce(f"Running {card.python.name} (sha256 {card.python.digest}), because {name} names it.")
+        announce(f"Running {card.python.name} (sha256 {card.python.digest}), because '{name}' is built by it.")
     network, card = _with_weights(card, folder, options, name)
     network.float().eval().requires_grad_(True)
     check_finite(network, f"'{name}'")
@@ -131,9 +140,9 @@ def _find(text: str) -> tuple[str, Card, Path]:
             if file.is_file():
                 card = read_card(file)
                 return str(card.extra.get("name") or path.resolve().name), card, file.parent
-        raise SourceError(
-            f"The folder '{path.name}' holds no card.json.", "Give a model folder or a run folder of Inarch."
-        )
+        if (path / LEDGER).exists():
+            raise SourceError(*lacks(path, "model", "model/card.json"))
+        raise SourceError(f"The folder {path} holds no card.json.", "Give a model folder or a run folder of Inarch.")
     if text.startswith("python:"):
         python = read_python(text, Path())
         name = f"python:{python.name}:{text.rpartition(':')[2]}"
@@ -144,7 +153,8 @@ def _find(text: str) -> tuple[str, Card, Path]:
         card = read_card(path)
         return str(card.extra.get("name") or path.stem), card, path.parent
     if ":" not in text:
-        raise UsageError(f"'{text}' is not a source network.", f"Give {FORMS}.")
+        found = "a file that is no card (.json)" if path.exists() else "no folder or file that is there"
+        raise UsageError(f"'{text}' is not a source network: it is {found}.", f"Give {FORMS}.")
     split_network(text)
     return text, Card(text), Path()
 

@@ -11,6 +11,7 @@ from typing import Any, final
 
 from inarch.errors import RunFolderError
 from inarch.results.evidence import EVIDENCE, THUMBNAILS, validate_evidence
+from inarch.results.folder import lacks
 from inarch.results.schema import validate_results
 
 RESULTS = "results.json"
@@ -39,7 +40,7 @@ def read_run(folder: Path) -> Run:
     """Raises `RunFolderError` where `results.json` is missing, or a file is no JSON or lacks a field."""
     results = _json(folder / RESULTS)
     if results is None:
-        raise RunFolderError(f"{folder} holds no {RESULTS}, so there is nothing to report.", _AGAIN)
+        raise RunFolderError(*lacks(folder, "report", RESULTS))
     validate_results(results)
     evidence = _json(folder / EVIDENCE)
     if evidence is None:
@@ -55,7 +56,7 @@ def _json(path: Path) -> Any:
     """What a file holds; None where there is none."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         raise RunFolderError(f"{path} cannot be read: {error}.", _AGAIN) from error

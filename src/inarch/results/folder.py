@@ -35,6 +35,9 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = path / CHECKPOINTS
+        for place in (path, *path.parents):
+            if place.is_file():
+                raise RunFolderError(f"{place} is a file, and no run folder.", "Choose a new or empty folder as --out.")
         with _writing(path):
             path.mkdir(parents=True, exist_ok=True)
             _refuse_foreign(path)
@@ -107,6 +110,20 @@ def write_text(path: Path, text: str) -> Path:
             beside.unlink(missing_ok=True)
             raise
     return path
+
+
+def lacks(path: Path, what: str, file: str) -> tuple[str, str]:
+    """Problem and remedy where `path` holds no `file` and so no `what` of a run: what is there says which run it is."""
+    if not path.exists():
+        return f"There is no folder {path}.", "Check the path."
+    if not path.is_dir():
+        return f"{path} is a file.", "Give the run folder, which `inarch fit` wrote."
+    if (path / LEDGER).exists():
+        return (
+            f"The run in {path} is not finished: it holds no {file} yet, so there is no {what}.",
+            "Call `inarch fit` again with the same arguments: it goes on where it was.",
+        )
+    return f"{path} is no run folder: it holds no {file}.", "Give the folder that was --out of `inarch fit`."
 
 
 def _refuse_foreign(path: Path) -> None:
