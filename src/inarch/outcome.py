@@ -11,6 +11,7 @@ import numpy as np
 from inarch.data import DataSet
 from inarch.network.grafts import Configuration, graft_class
 from inarch.network.stages import Stages
+from inarch.plural import counted
 from inarch.report.words import percent, points
 from inarch.results.metrics import classification_metrics
 from inarch.results.statistics import accuracy_interval, holm, paired_difference
@@ -205,11 +206,12 @@ class Outcome:
         accuracy = float(self._correct(self.chosen).mean())
         interval = accuracy_interval(self._correct(self.chosen))
         cut = self.chosen.trial.cut
-        frozen = f"the first {cut} stages frozen (up to {self.cut_json(cut)['name']})" if cut else "nothing frozen"
+        first = "first stage" if cut == 1 else f"first {cut} stages"
+        frozen = f"the {first} frozen (up to {self.cut_json(cut)['name']})" if cut else "nothing frozen"
         configuration = self.chosen.trial.configuration
         text = (
             f"Chosen: {configuration} ({IN_WORDS[configuration.graft]}) with {frozen}; "
-            f"it is right on {percent(accuracy)} of the {len(self._labels)} test images "
+            f"it is right on {percent(accuracy)} of the {counted(len(self._labels), 'test image')} "
             f"(95 % interval {percent(interval.low)} to {percent(interval.high)}). "
         )
         traditional = self._roles.get("traditional")
@@ -225,8 +227,8 @@ class Outcome:
         images = len(self._dataset.validation)
         if images < SMALL_VALIDATION:
             text += (
-                f" The choice was made on {images} validation images, where an accuracy has a standard error of "
-                f"{100 * self._validation_standard_error():.1f} points: smaller differences are chance."
+                f" The choice was made on {counted(images, 'validation image')}, where an accuracy has a standard "
+                f"error of {100 * self._validation_standard_error():.1f} points: smaller differences are chance."
             )
         return text
 

@@ -112,8 +112,8 @@ def test_duplicates_across_the_users_splits_and_of_two_labels_are_warned_of(fold
     assert conflicting.labels == ("a", "b")
     assert (conflicting.across, conflicting.conflicting) == (False, True)
     assert dataset.warnings == (
-        "1 pictures stand in more than one split, for instance 'test/a/copy.png' and 'train/a/0.png'.",
-        "1 pictures stand in more than one class, for instance 'train/a/1.png' and 'train/b/copy.png'.",
+        "1 picture stands in more than one split, for instance 'test/a/copy.png' and 'train/a/0.png'.",
+        "1 picture stands in more than one class, for instance 'train/a/1.png' and 'train/b/copy.png'.",
     )
 
 
@@ -147,8 +147,11 @@ def test_a_split_without_a_usable_image_is_made_and_warned_of(folder: Folder) ->
     ("files", "message"),
     [
         ({"a/1.png": 1}, "has one class only: 'a'"),
-        ({"a/1.png": "", "b/1.jpg": "x"}, "None of the 2 files .* 'a/1.png: empty file', 'b/1.jpg: not an image that"),
-        ({"a/1.png": 1, "b/1.png": ""}, "1 of 2 classes have no usable training image: 'b'.*'b/1.png: empty file'"),
+        (
+            {"a/1.png": "", "b/1.jpg": "x"},
+            "Of 2 files in .* none can be used: 'a/1.png: empty file', 'b/1.jpg: not an image that",
+        ),
+        ({"a/1.png": 1, "b/1.png": ""}, "1 of 2 classes has no usable training image: 'b'.*'b/1.png: empty file'"),
         ({"train/a/1.png": 1, "train/b/1.png": 2, "test/c/1.png": 3}, "1 of 3 classes .* training image: 'c'"),
         ({"a/1.png": 1, "b/1.png": 2}, "too few different images to make a validation and a test split"),
         ({f"{c}/{n}.png": ord(c) for c in "ab" for n in range(9)}, "too few different images"),
@@ -161,7 +164,7 @@ def test_data_that_cannot_be_trained_on_is_refused(files: dict[str, int | str], 
 
 def test_an_empty_class_folder_is_refused_by_name(two_classes: Path) -> None:
     (two_classes / "plum").mkdir()
-    with pytest.raises(DataError, match=r"1 of 3 classes have no usable training image: 'plum'.*remove the class"):
+    with pytest.raises(DataError, match=r"1 of 3 classes has no usable training image: 'plum'.*remove the class"):
         open_dataset(two_classes)
 
 

@@ -144,7 +144,7 @@ def test_source_classes_stand_in_order_with_meters_of_one_scale(run: Run) -> Non
 def test_the_data_are_shown_with_counts_and_reasons(run: Run) -> None:
     section = glance.section(run)
     assert section.text[0] == "10 classes. train: 1500 images, validation: 320 images, test: 372 images."
-    assert section.text[1] == "1 files were set aside and not used: 1 \N{MULTIPLICATION SIGN} truncated & <unreadable>."
+    assert section.text[1] == "1 file was set aside and not used: 1 \N{MULTIPLICATION SIGN} truncated & <unreadable>."
     assert section.values["classes"][3]["counts"] == "150 / 32 / 37"
 
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from inarch.data.values import SPLITS, DataSet, Duplicate, SetAside
+from inarch.plural import counted
 
 _SHOWN = 20
 
@@ -85,7 +86,7 @@ def _duplicates(groups: Sequence[Duplicate]) -> list[Text]:
     within = len(groups) - across
     lines = [
         _line(
-            f"Exact duplicates: {len(groups)} pictures ({within} within a split, {across} across splits, "
+            f"Exact duplicates: {counted(len(groups), 'picture')} ({within} within a split, {across} across splits, "
             f"{conflicting} with conflicting labels)"
         )
     ]

@@ -21,6 +21,7 @@ from inarch.data.pixels import Pixels, PixelSize, PixelWriter
 from inarch.data.splits import FEWEST, assign_splits
 from inarch.data.values import SPLITS, Candidate, DataSet, Duplicate, Item, Listing, SetAside, some
 from inarch.errors import DataError, UsageError
+from inarch.plural import counted
 
 Progress = Callable[[int, int], None]
 
@@ -66,7 +67,8 @@ def open_dataset(
         if not images:
             reasons = some([f"{item.path}: {item.reason}" for item in bad], 3)
             raise DataError(
-                f"None of the {len(bad)} files in {root} can be used: {reasons}.", "Give images that Pillow reads."
+                f"Of {counted(len(bad), 'file')} in {root} none can be used: {reasons}.",
+                "Give images that Pillow reads.",
             )
         return _assemble(root, listing, images, bad, pixels, seed)
     except BaseException:
@@ -209,11 +211,16 @@ def _with_warnings(dataset: DataSet, listed: Sequence[str], emptied: Sequence[st
     across = [group for group in dataset.duplicates if group.across]
     if across:
         shown = " and ".join(f"'{path}'" for path in across[0].paths[:2])
-        warnings.append(f"{len(across)} pictures stand in more than one split, for instance {shown}.")
+        warnings.append(
+            f"{counted(len(across), 'picture stands', 'pictures stand')} in more than one split, for instance {shown}."
+        )
     conflicting = [group for group in dataset.duplicates if group.conflicting]
     if conflicting:
         shown = " and ".join(f"'{path}'" for path in conflicting[0].paths[:2])
-        warnings.append(f"{len(conflicting)} pictures stand in more than one class, for instance {shown}.")
+        warnings.append(
+            f"{counted(len(conflicting), 'picture stands', 'pictures stand')} in more than one class, "
+            f"for instance {shown}."
+        )
     values = {name: getattr(dataset, name) for name in dataset.__dataclass_fields__}
     return DataSet(**{**values, "warnings": tuple(warnings)})
 
@@ -225,7 +232,8 @@ def _refuse_classes_without_training(
     if empty:
         reasons = f" Set aside: {some([f'{item.path}: {item.reason}' for item in bad], 3)}." if bad else ""
         raise DataError(
-            f"In {root} {len(empty)} of {len(classes)} classes have no usable training image: {some(empty)}.{reasons}",
+            f"In {root} {len(empty)} of {len(classes)} classes {'has' if len(empty) == 1 else 'have'} no usable "
+            f"training image: {some(empty)}.{reasons}",
             "Add training images to each class, or remove the class.",
         )
 

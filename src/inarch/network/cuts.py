@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from inarch.errors import SourceError
+from inarch.plural import counted
 
 _RANDOM = ("rand", "dropout", "bernoulli", "normal", "stochastic", "multinomial")
 
@@ -142,7 +143,8 @@ class CuttableGraph:
                 self._runs.append(self._run(other))
         if len(self._runs) == 1:
             raise SourceError(
-                f"The network ({type(self.network).__name__}) takes {count} images at a time but not {count + 1}.",
+                f"The network ({type(self.network).__name__}) takes {counted(count, 'image')} at a time "
+                f"but not {count + 1}.",
                 "A source network must accept any number of images: look for a fixed batch size in its code.",
             )
         return self._runs

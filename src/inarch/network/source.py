@@ -37,6 +37,7 @@ from inarch.network.weights import (
     take_grey_images,
     weights_digest,
 )
+from inarch.plural import counted
 from inarch.results.folder import LEDGER, lacks
 
 __all__ = ["Card", "InputSpec", "Source", "SourceOptions", "build_network", "load_source"]
@@ -125,7 +126,8 @@ def load_source(
     classes = card.classes or known
     if len(classes) != count:
         raise SourceError(
-            f"'{name}' has {count} outputs but {len(classes)} class names.", "Give as many names as outputs, in order."
+            f"'{name}' has {counted(count, 'output')} but {counted(len(classes), 'class name')}.",
+            "Give as many names as outputs, in order.",
         )
     digest = weights_digest(network)
     card = replace(card, input=spec, classes=classes, classification_layer=layer, weights_digest=digest)
@@ -214,7 +216,7 @@ def _classification_layer(network: nn.Module, given: str | None, facts: Facts, e
     if preferred:
         return preferred[-1]
     raise SourceError(
-        f"The network ({type(network).__name__}) has no classification layer with {count} outputs"
+        f"The network ({type(network).__name__}) has no classification layer with {counted(count, 'output')}"
         + (f" at '{given}'." if given else ": none of its linear layers and 1x1 convolutions has as many."),
         "Name it in the card ('classification_layer'), or use a network that has one.",
     )

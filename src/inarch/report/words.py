@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from inarch.plural import counted
+
 ROLES: Final = {
     "chosen": "The choice",
     "model": "The delivered model (first seed of the choice)",
@@ -72,7 +74,7 @@ def configuration(place: Mapping[str, Any]) -> str:
 
 def frozen(cut: Mapping[str, Any]) -> str:
     """What a cut freezes."""
-    return "nothing" if cut["index"] == 0 else f"{cut['index']} stages, up to {cut['name']}"
+    return "nothing" if cut["index"] == 0 else f"{counted(cut['index'], 'stage')}, up to {cut['name']}"
 
 
 def plan_sentence(plan: Mapping[str, Any]) -> str:

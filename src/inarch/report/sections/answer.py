@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from inarch.plural import counted
 from inarch.report import words
 from inarch.report.run import Run
 from inarch.report.section import Section
@@ -23,7 +24,7 @@ def _accuracy(results: Any) -> tuple[str, str, list[str]]:
     test = results["test"]["chosen"]
     below = [
         f"95 % interval {words.percent_range(test['interval95'])}",
-        f"{results['dataset']['counts']['test']} images",
+        counted(results["dataset"]["counts"]["test"], "image"),
     ]
     return "Test accuracy of the choice", words.percent(test["accuracy"]), below
 

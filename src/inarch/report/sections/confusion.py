@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
+from inarch.plural import counted
 from inarch.report import words
 from inarch.report.run import Run
 from inarch.report.section import Section, Table
@@ -133,12 +134,14 @@ def _side(classes: int) -> int:
 
 
 def _lead(run: Run, wrong: Sequence[tuple[int, int, int]], errors: int, images: int) -> str:
-    start = f"The delivered model is wrong on {errors} of the {images} test images"
+    start = f"The delivered model is wrong on {errors} of the {counted(images, 'test image')}"
     if not wrong:
         return f"{start}."
     true, predicted, n = wrong[0]
-    part = sum(images for *_, images in wrong[:LARGEST]) / errors
-    return (
-        f"{start}. Its largest confusion: {run.classes[true]} taken for {run.classes[predicted]}, {n} times. "
-        f"The {min(LARGEST, len(wrong))} largest confusions hold {words.percent(part)} of all errors."
+    text = (
+        f"{start}. Its largest confusion: {run.classes[true]} taken for {run.classes[predicted]}, {counted(n, 'time')}."
     )
+    if len(wrong) == 1:
+        return text
+    part = sum(images for *_, images in wrong[:LARGEST]) / errors
+    return f"{text} The {min(LARGEST, len(wrong))} largest confusions hold {words.percent(part)} of all errors."

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from inarch.plural import counted
 from inarch.report import words
 from inarch.report.drawing import BLUE, GREEN, GREY, INK, PURPLE, VERMILLION, draw, grid, percent_axis
 from inarch.report.run import Run
@@ -34,9 +35,10 @@ def section(run: Run) -> Section:
     error = 100 * run.results["validation_standard_error"]
     caption = (
         "Each point is the best validation accuracy of a configuration with that many stages frozen, as the search saw "
-        f"it with one seed{_short(run)}; its line up and down is the 95 % interval over {images} validation images. "
-        f"Grey: the other grafts. Points within {error:.1f} points of each other (one standard error) can differ by "
-        "chance. Further right less of the network is trained, and training is cheaper."
+        f"it with one seed{_short(run)}; its line up and down is the 95 % interval over "
+        f"{counted(images, 'validation image')}. Grey: the other grafts. Points within {error:.1f} points of each "
+        "other (one standard error) can differ by chance. Further right less of the network is trained, and training "
+        "is cheaper."
     )
     return Section("depth", title, figures=[Figure(panels, caption)], tables=[_table(curve, intervals)])
 
@@ -46,7 +48,7 @@ def _short(run: Run) -> str:
     epochs, whole = {row.get("epochs") for row in run.results["curve"]}, run.results.get("settings", {}).get("epochs")
     if len(epochs) != 1 or epochs <= {None, whole}:
         return ""
-    return f" after {epochs.pop()} epochs (the choice and its baselines are trained for {whole})"
+    return f" after {counted(epochs.pop(), 'epoch')} (the choice and its baselines are trained for {whole})"
 
 
 def interval(accuracy: float, images: int) -> tuple[float, float]:
@@ -120,7 +122,7 @@ def _description(graft: str, rows: Sequence[Row]) -> str:
     best = max(rows, key=lambda row: row["validation_accuracy"])
     worst = min(rows, key=lambda row: row["validation_accuracy"])
     return (
-        f"Validation accuracy of {graft} against the number of frozen stages, {len(rows)} points. Highest: "
+        f"Validation accuracy of {graft} against the number of frozen stages, {counted(len(rows), 'point')}. Highest: "
         f"{words.configuration(best)} with {words.percent(best['validation_accuracy'])}, frozen: "
         f"{words.frozen(best['cut'])}. Lowest: {words.configuration(worst)} with "
         f"{words.percent(worst['validation_accuracy'])}, frozen: {words.frozen(worst['cut'])}. "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from inarch.plural import counted
 from inarch.report.run import Run
 from inarch.report.section import Section, Table
 
@@ -16,14 +17,17 @@ def section(run: Run) -> Section:
     counts, made = data["counts"], data.get("made_splits", [])
     text = [
         f"{len(run.classes)} classes. "
-        + ", ".join(f"{split}: {counts[split]} images{' (split made by Inarch)' * (split in made)}" for split in SPLITS)
+        + ", ".join(
+            f"{split}: {counted(counts[split], 'image')}{' (split made by Inarch)' * (split in made)}"
+            for split in SPLITS
+        )
         + "."
     ]
     tables = [] if run.evidence is None else [_class_table(run)]
     reasons = Counter(item["reason"] for item in data["set_aside"])
     if reasons:
         text.append(
-            f"{sum(reasons.values())} files were set aside and not used: "
+            f"{counted(sum(reasons.values()), 'file was', 'files were')} set aside and not used: "
             + "; ".join(f"{n} \N{MULTIPLICATION SIGN} {reason}" for reason, n in reasons.most_common())
             + "."
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from inarch.plural import counted
 from inarch.report import words
 from inarch.report.run import Run
 from inarch.report.section import Section, Table
@@ -27,8 +28,8 @@ def section(run: Run) -> Section:
         place = [words.configuration(row), words.frozen(row["cut"])] if whole else ["", ""]
         rows.append([words.role(name), *place, *figures])
     text = [
-        f"The {run.results['dataset']['counts']['test']} test images were read once, at the end; nothing was chosen by "
-        "them. Each row is a mean over its seeds.",
+        f"The {counted(run.results['dataset']['counts']['test'], 'test image was', 'test images were')} read once, at "
+        "the end; nothing was chosen by them. Each row is a mean over its seeds.",
     ]
     marked = frozenset(at for at, (name, _) in enumerate(tested) if name == "chosen")
     table = Table("Test of each configuration", columns, rows, frozenset(range(3, len(columns))), marked)
