@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
+from inarch.report.drawing import WIDTH
 from inarch.report.run import Run
 from inarch.report.sections import (
+    comparison,
     confusion,
     depth,
     glance,
@@ -154,3 +157,18 @@ def test_the_data_are_shown_with_counts_and_reasons(run: Run) -> None:
 )  # fmt: skip
 def test_without_evidence_a_section_is_left_out(results: dict[str, Any], section: Any) -> None:
     assert section(Run(results)) is None
+
+
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_no_name_in_the_picture_of_differences_touches_the_line_at_zero(count: int) -> None:
+    values = {"difference": 0.006, "interval95": [-0.013, 0.025]}
+    rows = [comparison._Row("Choice \N{MINUS SIGN} traditional fine-tuning", "", values, n == 0) for n in range(count)]
+    figure = Figure(figsize=(WIDTH, comparison.height(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    comparison._paint(axes, rows)
+    figure.canvas.draw()
+    names = [text.get_window_extent() for text in axes.texts]
+    lines = [line.get_window_extent() for line in axes.lines if set(np.asarray(line.get_xdata())) == {0}]
+    assert len(names) == len(lines) == count
+    assert any(name.x0 < lines[0].x0 < name.x1 for name in names)
+    assert not [(name, line) for name in names for line in lines if name.overlaps(line)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,9 @@ from inarch.report import words
 from inarch.report.drawing import BLUE, GREY, INK, VERMILLION, draw, grid
 from inarch.report.run import Run
 from inarch.report.section import Figure, Panel, Section, Table
+
+# How far above a difference the line at zero ends and its name begins; from one to the next it is 1.
+ZERO_ABOVE, NAME_ABOVE = 0.2, 0.26
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def _figures(rows: list[_Row]) -> list[Figure]:
         f"{words.points_range(row.values['interval95'])}"
         for row in rows
     )
-    svg = draw("pay", 1.0 + 0.55 * len(rows), lambda axes: _paint(axes, rows))
+    svg = draw("pay", height(rows), lambda axes: _paint(axes, rows))
     caption = (
         "Differences of accuracy in percentage points, on the same test images; a line is a 95 % interval. Right of "
         "zero, keeping the layer or the choice is better. A line that crosses zero means that the test images cannot "
@@ -63,16 +67,22 @@ def _figures(rows: list[_Row]) -> list[Figure]:
     return [Figure([Panel(svg, f"Differences of test accuracy. {described}.")], caption)]
 
 
+def height(rows: Sequence[_Row]) -> float:
+    """Inches of the picture."""
+    return 1.0 + 0.55 * len(rows)
+
+
 def _paint(axes: Axes, rows: list[_Row]) -> None:
-    axes.axvline(0, color=INK, linewidth=1.0)
     for at, row in enumerate(rows):
+        # Zero is marked at each difference and leaves room for the names, which may reach across it.
+        axes.plot([0, 0], [-at - 0.45, -at + ZERO_ABOVE], color=INK, linewidth=1.0, solid_capstyle="butt")
         low, high = (100 * end for end in row.values["interval95"])
         colour, marker = (VERMILLION, "D") if row.layer else (BLUE, "o")
         axes.plot([low, high], [-at, -at], color=colour, linewidth=2.2, solid_capstyle="butt")
         axes.plot([low, low, high, high], [-at] * 4, color=colour, linestyle="none", marker="|", markersize=8)
         axes.plot([100 * row.values["difference"]], [-at], color=colour, marker=marker, markersize=7)
         axes.annotate(
-            row.name, (0, -at + 0.26), xycoords=("axes fraction", "data"), fontsize=9.0, ha="left", va="bottom"
+            row.name, (0, -at + NAME_ABOVE), xycoords=("axes fraction", "data"), fontsize=9.0, ha="left", va="bottom"
         )
     axes.set_ylim(-len(rows) + 0.55, 0.75)
     axes.set_yticks([])
