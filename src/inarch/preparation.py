@@ -28,19 +28,19 @@ from inarch.launch.remembered import remembered, this_processor
 from inarch.network.source import Source
 from inarch.network.stages import Stages
 from inarch.options import AUTO, StudyOptions, chosen_device
+from inarch.plural import counted
 from inarch.report.words import plan_sentence
 from inarch.results.folder import RunFolder
 from inarch.training.trial import TrainingSettings
 
 
 def recorded_environment(folder: RunFolder, options: StudyOptions, progress: Progress) -> dict[str, Any]:
-    """Device, threads and plan of this run: those of its first call, since they change the numbers.
+    """Device, threads and plan of this run: those of its first trial, since they change the numbers.
 
-    At a first call the plan is still to come (`planned_machine`), and only then anything is recorded: a call that
-    failed before it was known what the run is decides nothing.
+    Before that one the plan is still to come (`planned_machine`): a call that ended earlier decides nothing.
     """
     kept = keep_memory()
-    environment = folder.ledger.get_meta("environment") if folder.begun else None
+    environment = folder.environment
     versions = {"inarch": __version__} | {n: version(n) for n in ("torch", "torchvision", "timm", "numpy")}
     if environment is None:
         environment = {
@@ -91,7 +91,7 @@ def planned_machine(
     device = chosen_device(environment["device"])
     if "plan" not in environment:
         environment["plan"] = _decided(environment, source, staged, options, progress).to_json()
-        folder.ledger.set_meta("environment", environment)
+        folder.keep_environment(environment)
         progress.announce(plan_sentence(environment["plan"]))
     plan = Plan.from_json(environment["plan"])
     require_precision(
@@ -178,7 +178,8 @@ def open_images(data: Path, source: Source, options: StudyOptions, folder: RunFo
     for warning in dataset.warnings:
         progress.announce(warning)
     if dataset.set_aside:
-        progress.announce(f"{len(dataset.set_aside)} files were set aside; `inarch check` names them.")
+        files = counted(len(dataset.set_aside), "file was", "files were")
+        progress.announce(f"{files} set aside; `inarch check` says which and why.")
     return dataset
 
 

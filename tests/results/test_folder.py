@@ -131,6 +131,7 @@ def test_other_arguments_are_refused_naming_each_with_old_and_new_value(tmp_path
     }
     with RunFolder(tmp_path) as folder:
         folder.require_identity(before)
+        folder.ledger.add(Record("a", "trial", {}, {}))
         folder.require_identity(before)
     after = before | {"cuts": [3, 9], "image_size": 192, "training": {"epochs": 9, "flip": True}, "new": 1}
     with RunFolder(tmp_path) as folder:
@@ -142,6 +143,31 @@ def test_other_arguments_are_refused_naming_each_with_old_and_new_value(tmp_path
         " training.epochs was 8, now 9; new was not given, now 1."
     )
     assert "Choose another --out, or give the same arguments" in caught.value.remedy
+
+
+def test_before_its_first_trial_a_folder_takes_other_arguments_and_forgets_what_belongs_to_earlier_ones(
+    tmp_path: Path,
+) -> None:
+    with RunFolder(tmp_path) as folder:
+        for identity, environment, kept in (
+            ({"epochs": 8}, {"threads": 2}, 0), ({"epochs": 8}, {"threads": 2}, 1), ({"epochs": 4}, {"threads": 2}, 0),
+            ({"epochs": 4}, {"threads": 1}, 0), ({"epochs": 4}, {"threads": 1}, 1),
+        ):  # fmt: skip
+            assert folder.environment is None
+            folder.keep_environment(environment)
+            folder.require_identity(identity)
+            assert len(folder.ledger.records()) == kept
+            if not kept:
+                folder.ledger.add(Record("r", "range-test", {}, {}))
+
+
+def test_after_its_first_trial_a_folder_keeps_its_environment(tmp_path: Path) -> None:
+    with RunFolder(tmp_path) as folder:
+        folder.keep_environment({"threads": 2})
+        folder.ledger.add(Record("a", "trial", {}, {}))
+        assert folder.environment == {"threads": 2}
+        with pytest.raises(ValueError, match="its environment stays"):
+            folder.keep_environment({"threads": 2})
 
 
 def test_json_files_keep_their_order_and_refuse_nan(tmp_path: Path) -> None:

@@ -82,6 +82,15 @@ def test_meta_values_are_kept_and_replaced(tmp_path: Path) -> None:
         assert ledger.get_meta("threads") == {"used": [2, 1]}
 
 
+def test_what_begins_anew_keeps_its_meta_values_and_no_record(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        ledger.set_meta("threads", 2)
+        ledger.add(Record("a", "range-test", {}, {}))
+        assert (ledger.holds("range-test"), ledger.holds("trial")) == (True, False)
+        ledger.begin_anew("epochs", 3)
+        assert (ledger.records(), ledger.get_meta("threads"), ledger.get_meta("epochs")) == ([], 2, 3)
+
+
 def test_a_full_disk_loses_nothing_that_was_recorded_before(tmp_path: Path) -> None:
     big = Record("big", "trial", {}, {}, {"p": np.random.default_rng(0).random(200_000)})
     with Ledger(tmp_path / "l") as ledger:

@@ -23,6 +23,7 @@ from inarch.methods import make_method
 from inarch.network.adapted import AdaptedNetwork
 from inarch.network.grafts import Configuration, Widths
 from inarch.network.stages import Stages
+from inarch.results.folder import TRIAL as TRIAL
 from inarch.results.folder import RunFolder
 from inarch.results.ledger import Record
 from inarch.results.metrics import classification_metrics
@@ -31,7 +32,7 @@ from inarch.training.fit import Trained, Watch, predict, train_together
 from inarch.training.range_test import range_test
 from inarch.training.trial import TrainingSettings, Trial, digest
 
-TRIAL, RANGE, TEST = "trial", "range-test", "test"
+RANGE, TEST = "range-test", "test"
 
 
 @final

@@ -22,6 +22,9 @@ LEDGER: Final = "ledger.sqlite"
 LOCK: Final = "run.lock"
 CHECKPOINTS: Final = "checkpoints"
 _IDENTITY: Final = "identity"
+_ENVIRONMENT: Final = "environment"
+# The kind of records whose first one decides what a run is: range tests before it are made again under other arguments.
+TRIAL: Final = "trial"
 
 
 @final
@@ -60,19 +63,38 @@ class RunFolder:
 
     @property
     def begun(self) -> bool:
-        """Whether it is known already what this run is."""
-        return self.ledger.get_meta(_IDENTITY) is not None
+        """Whether it is decided what this run is and on which machine: it is once a trial is recorded."""
+        return self.ledger.holds(TRIAL)
+
+    @property
+    def environment(self) -> Any:
+        """The machine and how it computes, as JSON; None where it is still to be decided."""
+        return self.ledger.get_meta(_ENVIRONMENT) if self.begun else None
+
+    def keep_environment(self, environment: Mapping[str, Any]) -> None:
+        """Keep the machine and how it computes, for a run that has not begun."""
+        self._keep(_ENVIRONMENT, _plain(environment))
+
+    def _keep(self, name: str, value: Any) -> None:
+        """What was recorded under another value goes: it would be taken for that of this one."""
+        if self.begun:
+            raise ValueError(f"{self.path} has begun: its {name} stays")
+        known = self.ledger.get_meta(name)
+        if known is None:
+            self.ledger.set_meta(name, value)
+        elif known != value:
+            self.ledger.begin_anew(name, value)
 
     def require_identity(self, identity: Mapping[str, Any]) -> None:
-        """Keep what this run is at the first call; later raise `RunFolderError` if it is something else.
+        """Keep what this run is until it has begun; later raise `RunFolderError` if it is something else.
 
         `identity` is JSON: the arguments and whatever else the results depend on.
         """
-        wanted = json.loads(json.dumps(dict(identity), allow_nan=False))
-        known = self.ledger.get_meta(_IDENTITY)
-        if known is None:
-            self.ledger.set_meta(_IDENTITY, wanted)
+        wanted = _plain(identity)
+        if not self.begun:
+            self._keep(_IDENTITY, wanted)
             return
+        known = self.ledger.get_meta(_IDENTITY)
         differing = [
             f"{name} was {_shown(before)}, now {_shown(now)}" for name, before, now in _differences(known, wanted)
         ]
@@ -147,6 +169,11 @@ def _locked(path: Path) -> FileLock:
             f"{path} is in use by another process.", "Wait until that one has ended, stop it, or choose another --out."
         ) from error
     return lock
+
+
+def _plain(value: Mapping[str, Any]) -> Any:
+    """As it comes back from a ledger."""
+    return json.loads(json.dumps(dict(value), allow_nan=False))
 
 
 def _differences(known: Any, wanted: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:

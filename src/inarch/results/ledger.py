@@ -106,6 +106,10 @@ class Ledger:
         where, values = ("", ()) if kind is None else (" WHERE kind = ?", (kind,))
         return [_record(row) for row in self._read(f"SELECT {_COLUMNS} FROM record{where} ORDER BY position", values)]
 
+    def holds(self, kind: str) -> bool:
+        """Whether there is a record of that kind."""
+        return bool(self._read("SELECT 1 FROM record WHERE kind = ? LIMIT 1", (kind,)))
+
     def get_meta(self, key: str) -> Any:
         """Return the JSON value kept under that key, None if there is none."""
         rows = self._read("SELECT value FROM meta WHERE key = ?", (key,))
@@ -115,6 +119,13 @@ class Ledger:
         """Keep a JSON value under that key, in place of an earlier one."""
         text = _json(value)
         with self._writing():
+            self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, text))
+
+    def begin_anew(self, key: str, value: Any) -> None:
+        """Keep a JSON value as `set_meta` does and remove every record, in one transaction."""
+        text = _json(value)
+        with self._writing():
+            self._connection.execute("DELETE FROM record")
             self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, text))
 
     def close(self) -> None:
