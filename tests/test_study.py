@@ -26,6 +26,7 @@ from inarch.errors import TrainingError
 from inarch.launch.cost import CostModel
 from inarch.launch.here import Workbench
 from inarch.network.grafts import GRAFT_NAMES, graft_class
+from inarch.plural import counted
 from inarch.results.ledger import Ledger
 from inarch.results.schema import validate_results
 from inarch.training.fit import Watch
@@ -166,6 +167,16 @@ def test_a_finished_study_called_again_trains_nothing_and_says_the_same(
     results = results_of(tmp_path / "run")
     assert results["cost"]["trials_this_call"] == 0
     assert without_cost(results) == without_cost(results_of(short))
+
+
+@pytest.mark.parametrize("limit", [(), ("--time-limit", "10m")])
+def test_a_finished_study_called_again_says_that_all_is_there(
+    short: Path, command: Command, tmp_path: Path, limit: tuple[str, ...]
+) -> None:
+    shutil.copytree(short, tmp_path / "run")
+    ran = inarch(*command(tmp_path / "run", *SHORT, *limit))
+    assert "All trials are recorded already: nothing is left to train." in ran.said
+    assert "About" not in ran.said
 
 
 def batches_of(folder: Path) -> list[tuple[str, ...]]:
@@ -457,7 +468,8 @@ def test_a_real_time_limit_is_kept_with_the_best_so_far(
     assert time.monotonic() - begin < 66
     results = results_of(tmp_path / "run")
     assert {"chosen", "traditional", "linear_probe"} <= results["test"].keys()
-    assert f"Left out for lack of time: {len(results['left_out'])} trials; the same command goes on." in ran.said
+    left_out = counted(len(results["left_out"]), "trial")
+    assert f"Left out for lack of time: {left_out}; the same command goes on." in ran.said
 
 
 def test_a_study_whose_first_estimates_were_too_dear_goes_on_searching_in_the_time_that_is_left(
@@ -483,12 +495,39 @@ def test_too_short_a_time_limit_says_what_is_enough_and_that_is_enough(command: 
     fitted(command, tmp_path / "run", *ONE, "--time-limit", f"{least[1]}s")
 
 
+@pytest.mark.parametrize("changed", [("--image-size", "20"), ("--epochs", "2", "--threads", "2")])
+@pytest.mark.parametrize("ended", ["too short", "range tests"])
+def test_a_run_folder_without_a_trial_takes_other_arguments_and_gives_what_a_new_one_gives(
+    ended: str, changed: tuple[str, ...], command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: Any) -> Any:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "run"
+    if ended == "too short":
+        assert inarch(*command(out, *ONE, "--time-limit", "1s")).exit_code == 2
+    else:
+        with monkeypatch.context() as patch:
+            patch.setattr(Workbench, "run", interrupted)
+            assert inarch(*command(out, *ONE)).exit_code == 1
+        assert {row[2] for row in rows(out)} == {"range-test"}
+    fitted(command, out, *ONE, *changed)
+    fitted(command, tmp_path / "new", *ONE, *changed)
+    assert without_cost(results_of(out)) == without_cost(results_of(tmp_path / "new"))
+    assert [row[:5] for row in rows(out)] == [row[:5] for row in rows(tmp_path / "new")]
+
+
 def test_without_a_limit_the_duration_is_estimated_first(command: Command, tmp_path: Path) -> None:
     ran = inarch(*command(tmp_path / "run", *ONE))
     trials = results_of(tmp_path / "run")["cost"]["trials"]
     announced = int(ran.said.partition("About ")[2].split()[0])
     assert 0.6 * trials <= announced <= 1.6 * trials
-    assert "as estimated" in ran.said
+    assert "as estimated." in ran.said
+
+
+def test_with_a_limit_the_whole_duration_is_estimated_as_well(command: Command, tmp_path: Path) -> None:
+    ran = inarch(*command(tmp_path / "run", *ONE, "--time-limit", "10m"))
+    assert re.search(r"About \d+ trials, \d+ s as estimated; the time limit is 10 min 0 s\.", ran.said)
 
 
 # What restricts the proposal

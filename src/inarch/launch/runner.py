@@ -14,6 +14,7 @@ from inarch.launch.cost import CostModel
 from inarch.launch.here import TRIAL, Workbench, result_of
 from inarch.launch.progress import Progress, Standing
 from inarch.network.grafts import Configuration
+from inarch.plural import counted
 from inarch.report.words import duration
 from inarch.search.choice import RACE, Race, best_of_graft, confirmations, required, roles, stand_ins
 from inarch.search.rounds import expected_trials, next_round, with_seed
@@ -63,13 +64,15 @@ class TrialRunner:
         return rates
 
     def _announce(self) -> None:
-        """Says how long the study will take, or that the limit is too short for it."""
+        """Says how long the study will take, that nothing is left of it, or that the limit is too short for it."""
+        self._refuse_too_short_a_limit()
         to_come = self._to_come()
-        if self._clock.limit is not None:
-            self._refuse_too_short_a_limit()
-        elif to_come:
-            trials = sum(map(len, to_come))
-            self._progress.announce(f"About {trials} trials, {duration(self._seconds(to_come))} as estimated.")
+        if not to_come:
+            self._progress.announce("All trials are recorded already: nothing is left to train.")
+            return
+        limit = "" if self._clock.limit is None else f"; the time limit is {duration(self._clock.limit)}"
+        trials = counted(sum(map(len, to_come)), "trial")
+        self._progress.announce(f"About {trials}, {duration(self._seconds(to_come))} as estimated{limit}.")
 
     def _refuse_too_short_a_limit(self) -> None:
         if self._clock.limit is None:
@@ -210,6 +213,8 @@ class TrialRunner:
 
     def _to_come(self) -> list[Batch]:
         search = [t for t in expected_trials(self.space, self.history) if t.key not in self._left_out]
+        if not (search or self._missing() or any(Race(self.space, self.history).pending())):
+            return []
         found = self._finalists()
         again = [c for t in found for c in confirmations(self.space, t)[:RACE] if c.key not in self.history]
         # Before anything is known, confirmations for each graft and each baseline stand for what will come, as they
