@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -27,8 +27,15 @@ from rich.progress import Progress as Bars
 from safetensors.torch import load_file, save_file
 from toy import write_images, write_source
 
+from inarch import __version__, arguments
 from inarch.errors import UsageError
-from inarch.options import seconds
+from inarch.features.plan import PRECISIONS
+from inarch.methods import METHODS
+from inarch.network.grafts import GRAFT_NAMES
+from inarch.network.layers import HARMONISERS
+from inarch.search.space import SEARCHES
+from inarch.texts import seconds
+from inarch.training.trial import BALANCES, OPTIMISERS
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +96,48 @@ def test_every_command_has_a_help_of_its_own(command: str) -> None:
     assert f" {command} " in ran.out
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--method", "magic"), ("--grafts", "widen"), ("--harmonise", "l3"), ("--search", "random"), ("--seeds", "0"),
+        ("--precision", "fp8"), ("--time-limit", "soon"), ("--hidden", "big"), ("--store-limit", "4"), ("none",),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_an_option_is_said_before_any_slow_library_is_loaded(
+    options: tuple[str, ...], images: Path
+) -> None:
+    data = ["none"] if options == ("none",) else [str(images), *options]
+    code = f"""import sys
+from inarch.cli import main
+sys.argv = ["inarch", "fit", "--source", "x", "--out", "y", *{data}]
+try:
+    main()
+except SystemExit as end:
+    print(end.code, *sys.modules)"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    exit_code, *loaded = ran.stdout.split()
+    assert exit_code == "2"
+    assert not {"torch", "timm", "numpy", "PIL", "matplotlib", "sklearn"}.intersection(loaded)
+
+
+def test_the_command_line_knows_exactly_what_the_parts_offer() -> None:
+    for names, offered in (
+        (arguments.GraftName, GRAFT_NAMES),
+        (arguments.HarmoniserName, HARMONISERS),
+        (arguments.MethodName, [method.name for method in METHODS]),
+        (arguments.SearchName, SEARCHES),
+        (arguments.OptimiserName, OPTIMISERS),
+        (arguments.BalanceName, BALANCES),
+        (arguments.PrecisionName, PRECISIONS),
+    ):
+        assert get_args(names) == tuple(offered)
+
+
+def test_the_version_is_printed() -> None:
+    ran = inarch("--version")
+    assert (ran.exit_code, ran.out) == (0, f"inarch {__version__}\n")
+
+
 def test_the_installed_command_is_the_one_tested_here() -> None:
     from importlib.metadata import PackageNotFoundError, entry_points, version
 
@@ -109,7 +158,7 @@ def test_check_shows_classes_splits_and_what_was_set_aside(images: Path, tmp_pat
     for part in ("train", "validation (made)", "test (made)", "3 classes", "Imbalance: ", "Set aside: 1"):
         assert part in ran.said
     assert "red/broken.png: not an image that Pillow reads" in ran.said
-    assert "1 pictures (1 within a split, 0 across splits, 1 with conflicting labels)" in ran.said
+    assert "1 picture (1 within a split, 0 across splits, 1 with conflicting labels)" in ran.said
     assert "blue/twin.png (train), red/0.png (train): conflicting labels" in ran.said
 
 
@@ -127,7 +176,7 @@ def test_check_prints_the_same_as_json(images: Path) -> None:
 
 def test_check_sets_aside_what_is_larger_than_max_pixels(images: Path) -> None:
     ran = inarch("check", images, "--max-pixels", "100")
-    fails(ran, 1, "None of the 36 files", "20 x 20 is more than 100 pixels")
+    fails(ran, 1, "Of 36 files in", "20 x 20 is more than 100 pixels")
 
 
 def test_stages_lists_index_name_parameters_cost_and_shape(source: Path) -> None:
@@ -225,7 +274,7 @@ def test_predict_names_an_unreadable_file_among_good_ones_and_succeeds(run: Path
     ran = inarch("predict", run, tmp_path, "--out", out, "--top", "2")
     assert ran.exit_code == 0
     assert f"{tmp_path / 'bad.png'}: not an image that Pillow reads" in ran.said
-    assert "1 images classified, 1 could not be" in ran.said
+    assert "1 image classified, 1 could not be" in ran.said
     bad, good = table(out.read_text())
     assert (bad["class_1"], bad["error"]) == ("", "not an image that Pillow reads")
     assert (bool(good["class_2"]), good["error"]) == (True, "")
@@ -235,6 +284,19 @@ def test_predict_fails_where_no_file_could_be_read(run: Path, tmp_path: Path) ->
     (tmp_path / "bad.png").write_bytes(b"nothing")
     ran = inarch("predict", run, tmp_path / "bad.png", tmp_path / "missing.png")
     fails(ran, 1, "bad.png: not an image that Pillow reads", "missing.png: no such file or directory")
+
+
+@pytest.mark.parametrize(("top", "classes"), [("2", 2), ("9", 3)])
+def test_the_header_of_predictions_is_the_same_where_no_file_could_be_read(
+    top: str, classes: int, run: Path, images: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.png").write_bytes(b"nothing")
+    headers = []
+    for image in (images / "red" / "3.png", tmp_path / "bad.png"):
+        inarch("predict", run, image, "--top", top, "--out", tmp_path / "out.csv")
+        headers.append((tmp_path / "out.csv").read_text().splitlines()[0].split(","))
+    ranks = [f"{name}_{rank}" for rank in range(1, classes + 1) for name in ("class", "probability")]
+    assert headers == [["path", *ranks, "error"]] * 2
 
 
 def test_predict_reads_images_as_a_person_sees_them(run: Path, images: Path, tmp_path: Path) -> None:
@@ -253,7 +315,7 @@ def test_predict_reads_images_as_a_person_sees_them(run: Path, images: Path, tmp
         (("{run}", "{empty}"), 1, "There is no image in what was named."),
         (("{empty}", "{images}"), 1, "holds no card.json"),
         (("{empty}/nowhere", "{images}"), 2, "nowhere"),
-        (("{run}", "{images}", "--top", "0"), 2, "top is 0"),
+        (("{run}", "{images}", "--top", "0"), 2, "--top 0 is too small. Least: 1."),
         (("{run}", "{images}", "--out", "{empty}/no/such.csv"), 2, "such.csv cannot be written"),
         (("{run}", "{images}", "--device", "abacus"), 2, "--device abacus cannot be used"),
         (("{run}",), 2, "Missing argument"),
@@ -284,10 +346,6 @@ def all_unreadable(folder: Path) -> None:
         (folder / name / "0.png").write_bytes(b"nothing")
 
 
-def no_folder(folder: Path) -> None:
-    folder.rmdir()
-
-
 def nothing(folder: Path) -> None:
     pass
 
@@ -296,9 +354,8 @@ def nothing(folder: Path) -> None:
     ("make", "said"),
     [
         (one_class, ("has one class only: 'red'.", "two classes or more")),
-        (empty_class, ("1 of 4 classes have no usable training image: 'yellow'", "or remove the class")),
-        (all_unreadable, ("None of the 2 files", "blue/0.png: not an image that Pillow reads", "images that Pillow")),
-        (no_folder, ("There is no folder or manifest",)),
+        (empty_class, ("1 of 4 classes has no usable training image: 'yellow'", "or remove the class")),
+        (all_unreadable, ("Of 2 files in", "blue/0.png: not an image that Pillow reads", "images that Pillow")),
         (nothing, ("holds no images",)),
     ],
 )
@@ -453,23 +510,28 @@ def test_images_too_small_for_the_network_say_which_size_to_change(source: Path,
         (("--hidden", "0"), "--hidden 0 is not one to three sizes above 0."),
         (("--cuts", "9"), "--cuts 9: the network has no such stage. Give numbers from 0 to 3 or names: none, conv1"),
         (("--cuts", "conv7"), "--cuts conv7: the network has no such stage."),
-        (("--grafts", "widen"), "no graft called 'widen'. Choose from: replace, retain, deepen, joined."),
+        (("--grafts", "widen"), "--grafts widen is not known. Choose from: replace, retain, deepen, joined."),
         (("--grafts", ","), "No graft or no way to harmonise is left to try."),
-        (("--method", "magic"), "no method called 'magic'. Choose one of: fine-tuning, l2-sp."),
+        (
+            ("--method", "magic"),
+            "Invalid value for '--method': Value error, 'magic' is not one of 'fine-tuning', 'l2-sp'.",
+        ),
         (("--harmonise", "l3"), "--harmonise l3 is not known. Choose from: none, l2, batch."),
         (("--device", "abacus"), "--device abacus cannot be used"),
         (("--device", "meta"), "--device meta cannot be used"),
-        (("--precision", "fp8"), "--precision fp8 is not known. Choose from: auto, fp32, bf16."),
-        (("--stored-precision", "fp8"), "--stored-precision fp8 is not known. Choose from: fp32, bf16."),
+        (("--precision", "fp8"), "'fp8' is not one of 'auto', 'fp32', 'bf16'."),
+        (("--stored-precision", "fp8"), "'fp8' is not one of 'fp32', 'bf16'."),
+        (("--search", "random"), "'random' is not one of 'halving', 'exhaustive'."),
         (("--views", "many"), "--views many is not a number of views. Try 4, or epochs for a fresh view every epoch."),
         (("--views", "-1"), "--views -1 is not a number of views."),
         (("--store-limit", "much"), "--store-limit much is not a size. Try 200MB, 4GB, 512MiB or 4GiB"),
+        (("--store-limit", "4"), "--store-limit 4 has no unit. Try 4GB, or 4B for bytes."),
         (("--optimiser", "lion"), "'lion'"),
         (("--balance", "focal"), "'focal'"),
         (("--seeds", "0"), "--seeds 0 is too small"),
         (("--seed", "-1"), "--seed -1 is too small"),
         (("--threads", "0"), "--threads 0 is too small"),
-        (("--epochs", "0"), "epochs is 0"),
+        (("--epochs", "0"), "--epochs 0 is too small"),
         (("--batch-size", "1"), "--batch-size 1 is too small. Least: 2."),
         (("--batch-size", "0"), "--batch-size 0 is too small. Least: 2."),
         (("--label-smoothing", "1"), "label_smoothing is 1.0"),
@@ -490,7 +552,9 @@ def test_wrong_usage_ends_with_two_and_names_what_is_wrong(
         (("fit", "data", "--out", "run"), "Missing option '--source'"),
         (("fit", "--source", "x", "--out", "run"), "Missing argument 'data'"),
         (("stages",), "Missing argument 'source'"),
-        (("check", "{images}", "--max-pixels", "0"), "leaves no image"),
+        (("check", "{images}", "--max-pixels", "0"), "--max-pixels 0 is too small"),
+        (("check", "{images}/none"), "none' does not exist"),
+        (("fit", "{images}/none", "--source", "x", "--out", "run"), "none' does not exist"),
     ],
 )
 def test_wrong_commands_end_with_two(arguments: tuple[str, ...], said: str, images: Path) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from inarch.command import command
+from inarch.features.place import bytes_of
 from inarch.network.source import SourceOptions
-from inarch.options import StudyOptions, seconds
+from inarch.options import StudyOptions
+from inarch.texts import seconds
 
 
 @pytest.mark.parametrize(
@@ -38,6 +40,12 @@ def test_every_option_that_differs_from_its_default_is_named_as_on_the_command_l
         ("--hidden", "64"), ("--image-size", "96"), ("--label-smoothing", "0.0"), ("--time-limit", "90s"),
         ("--weights", "a.safetensors"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("limit", [0, 7, 45_000, 1 << 33])
+def test_a_store_limit_is_written_as_it_is_read(limit: int) -> None:
+    words = command(Path("fruit"), "timm:resnet18", StudyOptions(store_limit=limit), SourceOptions())
+    assert bytes_of(words[-1]) == limit
 
 
 @pytest.mark.parametrize("limit", [0.5, 90.0, 1200.0, 30 * 24 * 3600.0])

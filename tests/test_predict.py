@@ -216,7 +216,7 @@ def test_file_names_that_are_no_text_are_printed_as_they_are(monkeypatch: pytest
     written = io.BytesIO()
     with io.TextIOWrapper(written, encoding="utf-8", errors="strict") as stdout:
         monkeypatch.setattr(sys, "stdout", stdout)
-        write_csv([Prediction("a\udcff.png", ("red",), (1.0,))], None)
+        write_csv([Prediction("a\udcff.png", ("red",), (1.0,))], None, 1)
         stdout.flush()
         assert b"a\xff.png,red,1.000000" in written.getvalue()
         monkeypatch.undo()

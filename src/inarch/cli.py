@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from inarch import __version__
+from inarch import arguments as ask
 from inarch.errors import InarchError
+from inarch.plural import counted
+from inarch.texts import words
 
 if TYPE_CHECKING:
     from inarch.network.source import SourceOptions
@@ -34,29 +38,26 @@ app.add_typer(store_app)
 console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 140)
 errors = Console(stderr=True, markup=False, highlight=False)
 
-Data = Annotated[Path, typer.Argument(help="A folder of class folders, or a CSV or Parquet manifest.")]
-SourceText = Annotated[
-    str,
-    typer.Option(
-        help="timm:NAME, torchvision:NAME, python:FILE.py:FUNCTION, a card (.json) or a model folder of Inarch."
-    ),
-]
-Weights = Annotated[Path | None, typer.Option(help="Weights of the source network (.safetensors).")]
-ImageSize = Annotated[int | None, typer.Option(min=1, help="Side of the images that the network sees, in pixels.")]
-ClassNames = Annotated[Path | None, typer.Option(help="Names of the source classes: JSON list, or a line each.")]
-MaxPixels = Annotated[int, typer.Option(help="Images with more pixels are set aside.")]
-StoreFolder = Annotated[
-    Path | None, typer.Option("--store", help="Folder of stored activations; else that of the user's cache.")
-]  # fmt: skip
-StagesByHand = Annotated[
-    str, typer.Option("--stages", help="Modules to cut behind, with commas, where a network cannot be traced.")
-]  # fmt: skip
+
+def print_version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"inarch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=print_version, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """What holds for every command."""
 
 
 @app.command()
 def check(
-    data: Data,
-    max_pixels: MaxPixels = 100_000_000,
+    data: ask.Data,
+    max_pixels: ask.MaxPixels = 100_000_000,
     seed: Annotated[int, typer.Option(help="Decides the splits that are made.")] = 0,
     json_output: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
@@ -74,16 +75,15 @@ def check(
 @app.command()
 def stages(
     source: Annotated[str, typer.Argument(help="The source network, as for fit.")],
-    weights: Weights = None,
-    image_size: ImageSize = None,
+    weights: ask.Weights = None,
+    image_size: ask.ImageSize = None,
     no_weights: Annotated[bool, typer.Option("--no-weights", help="Random weights: enough to list stages.")] = False,
     finer: Annotated[bool, typer.Option("--finer", help="Also name every place where the network can be cut.")] = False,
-    by_hand: StagesByHand = "",
+    by_hand: ask.StagesByHand = "",
 ) -> None:
     """List the stages of a network: what --cuts can name."""
     from inarch.network.adapted import stage
     from inarch.network.source import load_source
-    from inarch.options import words
     from inarch.terminal import stages_table
 
     options = source_options(weights, image_size, None, pretrained=not no_weights)
@@ -91,54 +91,52 @@ def stages(
     staged = stage(loaded.network, loaded.classification_layer, loaded.input.example(), words(by_hand) or None)
     console.print(stages_table(staged))
     if finer:
-        console.print(f"{len(staged.fine)} finer cuts, behind: " + ", ".join(staged.fine), soft_wrap=True)
+        console.print(counted(len(staged.fine), "finer cut") + ", behind: " + ", ".join(staged.fine), soft_wrap=True)
 
 
 @app.command()
 def fit(
-    data: Data,
-    source: SourceText,
+    data: ask.Data,
+    source: ask.SourceText,
     out: Annotated[Path, typer.Option(help="The run folder; the same command goes on with an interrupted run.")],
-    weights: Weights = None,
-    classes: ClassNames = None,
-    image_size: ImageSize = None,
-    stages: StagesByHand = "",
-    time_limit: Annotated[str, typer.Option(help="Budget of this call, such as 20m; call again to go on.")] = "",
+    weights: ask.Weights = None,
+    classes: ask.ClassNames = None,
+    image_size: ask.ImageSize = None,
+    stages: ask.StagesByHand = "",
+    time_limit: ask.TimeLimit = None,
     cuts: Annotated[str, typer.Option(help="Cuts to try: numbers or names of stages, none, all; else searched.")] = "",
-    grafts: Annotated[str, typer.Option(help="Grafts to try.")] = "replace,retain,deepen,joined",
-    harmonise: Annotated[str, typer.Option(help="Ways to harmonise to try: none, l2, batch.")] = "none,l2",
-    hidden: Annotated[list[str] | None, typer.Option(help="Sizes of appended layers: 512 or 512,256.")] = None,
-    method: Annotated[str, typer.Option(help="How the target network is trained: fine-tuning, l2-sp.")] = "fine-tuning",
-    search: Annotated[str, typer.Option(help="halving (short trials first) or exhaustive (in full).")] = "halving",
-    seeds: Annotated[int, typer.Option(help="How often the best are trained again before the choice.")] = 3,
-    seed: Annotated[int, typer.Option(help="Decides splits, views, order and initial weights.")] = 0,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training images; else about 800 steps.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Images a training step.")] = 32,
-    optimiser: Annotated[str, typer.Option(help="sgd or adamw.")] = "sgd",
+    grafts: ask.Grafts = "replace,retain,deepen,joined",
+    harmonise: ask.Harmonise = "none,l2",
+    hidden: ask.Hidden = None,
+    method: ask.Method = "fine-tuning",
+    search: ask.Search = "halving",
+    seeds: ask.Seeds = 3,
+    seed: ask.Seed = 0,
+    epochs: ask.Epochs = None,
+    batch_size: Annotated[int, typer.Option(callback=ask.at_least(2), help="Images a training step.")] = 32,
+    optimiser: ask.Optimiser = "sgd",
     label_smoothing: Annotated[float, typer.Option(help="From 0 to below 1.")] = 0.1,
-    balance: Annotated[str, typer.Option(help="For unequal classes: none, loss or sampler.")] = "none",
+    balance: ask.Balance = "none",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-    precision: Annotated[str, typer.Option(help="fp32, bf16, or auto: what is fastest here.")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="Processor threads; a run keeps those it was begun with.")] = None,
-    views: Annotated[str, typer.Option(help="Augmented views of each image, in turn; epochs: a new one each.")] = "4",
-    stored_precision: Annotated[str, typer.Option(help="Of stored activations: fp32 or bf16.")] = "bf16",
-    store: StoreFolder = None,
-    store_limit: Annotated[str, typer.Option(help="What the study may store there, such as 200MB or 4GiB.")] = "",
-    max_pixels: MaxPixels = 100_000_000,
+    precision: ask.Precision = "auto",
+    threads: ask.Threads = None,
+    views: ask.Views = "4",
+    stored_precision: ask.StoredPrecision = "bf16",
+    store: ask.StoreFolder = None,
+    store_limit: ask.StoreLimit = None,
+    max_pixels: ask.MaxPixels = 100_000_000,
     profile: Annotated[bool, typer.Option("--profile", help="Print where the time of this call went.")] = False,
 ) -> None:  # fmt: skip
     """Adapt a source network to a folder of labelled images, and compare with what everybody does."""
-    from inarch.features.place import bytes_of
-    from inarch.options import StudyOptions, seconds, sizes, views_of, words
+    from inarch.options import StudyOptions
     from inarch.study import fit as run
 
     options = StudyOptions(
-        grafts=words(grafts), harmonise=words(harmonise), cuts=words(cuts), method=method, search=search, seeds=seeds,
-        seed=seed, hidden=tuple(sizes(text) for text in hidden) if hidden else StudyOptions.hidden,
+        grafts=grafts, harmonise=harmonise, cuts=words(cuts), method=method, search=search, seeds=seeds,
+        seed=seed, hidden=tuple(hidden) if hidden else StudyOptions.hidden,
         epochs=epochs, batch_size=batch_size, optimiser=optimiser, label_smoothing=label_smoothing, balance=balance,
         device=device, precision=precision, threads=threads, max_pixels=max_pixels, stages=words(stages),
-        time_limit=seconds(time_limit), views=views_of(views), stored_precision=stored_precision, store=store,
-        store_limit=bytes_of(store_limit) if store_limit else None,
+        time_limit=time_limit, views=views, stored_precision=stored_precision, store=store, store_limit=store_limit,
     )  # fmt: skip
     try:
         with progress_on_terminal() as progress:
@@ -155,9 +153,9 @@ def fit(
 def predict(
     model: Annotated[Path, typer.Argument(help="A run folder or a model folder.")],
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
-    top: Annotated[int, typer.Option(help="How many classes to give for each image.")] = 1,
+    top: Annotated[int, typer.Option(callback=ask.at_least(1), help="How many classes to give for each image.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Write a CSV file instead of printing.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Images at a time.")] = 32,
+    batch_size: Annotated[int, typer.Option(callback=ask.at_least(1), help="Images at a time.")] = 32,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:
     """Classify images with an adapted network."""
@@ -167,13 +165,14 @@ def predict(
     loaded = load(model, device=device, announce=announce)
     with progress_on_terminal() as progress:
         predictions = loaded.predict(images, top=top, batch_size=batch_size, progress=progress.images)
-    write_csv(predictions, out)
+    write_csv(predictions, out, min(top, len(loaded.classes)))
     bad = [p for p in predictions if p.error]
     for prediction in bad:
         errors.print(f"{prediction.path}: {prediction.error}", style="yellow", soft_wrap=True)
     if out is not None:
         console.print(
-            f"{len(predictions) - len(bad)} images classified, {len(bad)} could not be: {out}", soft_wrap=True
+            f"{counted(len(predictions) - len(bad), 'image')} classified, {len(bad)} could not be: {out}",
+            soft_wrap=True,
         )
     if len(bad) == len(predictions):
         raise typer.Exit(1)
@@ -188,8 +187,8 @@ def report(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> Non
 
 
 @store_app.command("list")
-def store_list(store: StoreFolder = None) -> None:
-    """List what is stored: size, source, cut, split and view, images, when it was last used."""
+def store_list(store: ask.StoreFolder = None) -> None:
+    """List what is stored for each source, cut and split: size, images, number of views, when it was last used."""
     from inarch.features.place import readable, store_folder
     from inarch.features.shelf import Shelf
     from inarch.terminal import store_table
@@ -199,11 +198,11 @@ def store_list(store: StoreFolder = None) -> None:
     if entries:
         console.print(store_table(entries))
     total = readable(sum(entry.size for entry in entries))
-    console.print(f"{len(entries)} segments, {total}, in {folder}", soft_wrap=True)
+    console.print(f"{counted(len(entries), 'segment')}, {total}, in {folder}", soft_wrap=True)
 
 
 @store_app.command("clear")
-def store_clear(store: StoreFolder = None) -> None:
+def store_clear(store: ask.StoreFolder = None) -> None:
     """Remove everything that is stored."""
     from inarch.features.place import readable, store_folder
     from inarch.features.shelf import Shelf
@@ -215,7 +214,7 @@ def store_clear(store: StoreFolder = None) -> None:
         raise InarchError(
             f"{folder} cannot be cleared: {error.strerror or error}.", "Make it writable, or remove it by hand."
         ) from error
-    console.print(f"{removed} segments removed, {readable(size)}, from {folder}", soft_wrap=True)
+    console.print(f"{counted(removed, 'segment')} removed, {readable(size)}, from {folder}", soft_wrap=True)
 
 
 def source_options(
@@ -245,7 +244,8 @@ def print_results(results: dict[str, Any], out: Path) -> None:
     console.print(results["sentence"], soft_wrap=True)
     console.print(results_table(results))
     if results["left_out"]:
-        console.print(f"Left out for lack of time: {len(results['left_out'])} trials; the same command goes on.")
+        left_out = counted(len(results["left_out"]), "trial")
+        console.print(f"Left out for lack of time: {left_out}; the same command goes on.")
     console.print(f"Report: {out / 'report.html'}   Model: {out / 'model'}", soft_wrap=True)
 
 

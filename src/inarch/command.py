@@ -39,6 +39,8 @@ def _as_options(name: str, value: Any) -> list[str]:
     if name == "time_limit":
         # Never with an exponent, which the command line does not read.
         return [option, f"{value:.3f}".rstrip("0").rstrip(".") + "s"]
+    if name == "store_limit":
+        return [option, f"{value}B"]
     if isinstance(value, Path):
         return [option, value.name]
     return [option, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]

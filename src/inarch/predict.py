@@ -71,8 +71,9 @@ class Model:
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> list[Prediction]:
         """Classifies image files, and all images in folders, in the order given; unreadable ones carry an error."""
-        if top < 1 or batch_size < 1:
-            raise UsageError(f"top is {top} and batch_size {batch_size}.", "Give at least 1.")
+        for name, value in (("top", top), ("batch_size", batch_size)):
+            if value < 1:
+                raise UsageError(f"--{name.replace('_', '-')} {value} is too small.", "Least: 1.")
         files = list(_files(Path(path) for path in paths))
         if not files:
             raise DataError("There is no image in what was named.", "Name images, or folders that hold some.")
@@ -152,9 +153,11 @@ def require_place(out: Path | None) -> None:
         raise UsageError(f"{out} cannot be written: {reason}.", "Choose another --out.")
 
 
-def write_csv(predictions: Sequence[Prediction], out: Path | None) -> None:
-    """One line an image: path, class and probability, for each of the top classes, and the error if there was one."""
-    top = max((len(p.classes) for p in predictions), default=0)
+def write_csv(predictions: Sequence[Prediction], out: Path | None, top: int) -> None:
+    """One line an image: path, class and probability, for each of the top classes, and the error if there was one.
+
+    top: classes that an image gets, never more than the model knows: so the header is the same whatever can be read.
+    """
     columns = [f"{name}_{rank}" for rank in range(1, top + 1) for name in ("class", "probability")]
     rows: list[list[str]] = [["path", *columns, "error"]]
     for p in predictions:

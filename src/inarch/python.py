@@ -12,10 +12,11 @@ from inarch.errors import UsageError
 from inarch.features.place import bytes_of
 from inarch.network.class_names import read_classes
 from inarch.network.source import SourceOptions
-from inarch.options import StudyOptions, seconds, sizes, views_of, words
+from inarch.options import StudyOptions
 from inarch.predict import load
 from inarch.study import fit as run
 from inarch.terminal import QuietProgress
+from inarch.texts import seconds, sizes, views_of, words
 
 __all__ = ["fit", "load"]
 

@@ -100,18 +100,20 @@ def results_table(results: Mapping[str, Any]) -> Table:
 
 
 def store_table(entries: Sequence[Entry]) -> Table:
-    """Stored segments, as `inarch store list` prints them."""
-    table = whole_table("size", "source", "cut behind", "split", "view", "images", "last used")
+    """What is stored, as `inarch store list` prints it: a row for all views of a split at a cut of a source.
+
+    `entries` come most recently used first, and so do the rows. Segments whose manifest is damaged share a row.
+    """
+    together: dict[tuple[str, ...], list[Entry]] = {}
     for entry in entries:
         about = entry.manifest.about if entry.manifest else {}
-        view = "evaluation" if about.get("view") is None else str(about["view"])
-        table.add_row(
-            readable(entry.size),
-            *(str(about.get(name, "unknown")) for name in ("source", "stage", "split")),
-            view if entry.manifest else "unknown",
-            str(entry.manifest.images) if entry.manifest else "unknown",
-            datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M"),
-        )
+        place = tuple(str(about.get(name, "unknown")) for name in ("source", "stage", "split"))
+        images = str(entry.manifest.images) if entry.manifest else "unknown"
+        together.setdefault((*place, images), []).append(entry)
+    table = whole_table("size", "source", "cut behind", "split", "images", "views", "last used")
+    for place, found in together.items():
+        last_used = datetime.fromtimestamp(found[0].used).strftime("%Y-%m-%d %H:%M")
+        table.add_row(readable(sum(entry.size for entry in found)), *place, str(len(found)), last_used)
     return table
 
 

@@ -32,7 +32,6 @@ def test_no_test_and_no_child_of_one_sees_the_cache_of_the_user() -> None:
         ("512MiB", 512 << 20),
         ("1.5GiB", 3 * GIB // 2),
         ("10 kB", 10_000),
-        ("7", 7),
         ("0", 0),
         ("8B", 8),
     ],
@@ -44,6 +43,14 @@ def test_sizes_are_read_in_decimal_and_binary_units(text: str, size: int) -> Non
 @pytest.mark.parametrize("text", ["", "much", "200 apples", "-1GB", "GB", "1e9", "iB", "9" * 400])
 def test_what_is_no_size_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(UsageError, match=r"is not a size\. Try 200MB, 4GB"):
+        bytes_of(text)
+
+
+@pytest.mark.parametrize("text", ["4", "1.5", " 200 "])
+def test_a_number_without_a_unit_is_refused_but_for_zero(text: str) -> None:
+    with pytest.raises(
+        UsageError, match=rf"{text.strip()} has no unit\. Try {text.strip()}GB, or {text.strip()}B for bytes\."
+    ):
         bytes_of(text)
 
 

@@ -240,7 +240,9 @@ def test_a_folder_without_results_is_an_error_that_names_it(tmp_path: Path) -> N
 
 def test_an_unfinished_run_is_an_error_that_says_how_to_go_on(tmp_path: Path) -> None:
     RunFolder(tmp_path / "run").close()
-    with pytest.raises(RunFolderError, match=r"run is not finished: it holds no results\.json.*fit` again with the same"):
+    with pytest.raises(
+        RunFolderError, match=r"run is not finished: it holds no results\.json.*fit` again with the same"
+    ):
         write_report(tmp_path / "run")
 
 
@@ -248,7 +250,7 @@ def test_a_report_of_what_is_no_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text("words")
     with pytest.raises(RunFolderError, match=r"report\.html is a file\..*which `inarch fit` wrote"):
         write_report(tmp_path / "report.html")
-    with pytest.raises(RunFolderError, match="There is no folder .*none"):
+    with pytest.raises(RunFolderError, match=r"There is no folder .*none"):
         write_report(tmp_path / "none")
 
 

@@ -19,7 +19,7 @@ MOST_TOTAL = 32 * GIB
 # Left free on the disk whatever happens: a full disk would end other programs.
 RESERVE = GIB
 
-_UNITS = {"": 1} | {
+_UNITS = {"": 1, "B": 1} | {
     f"{letter}{kind}": base**power
     for power, letter in enumerate("KMGT", start=1)
     for kind, base in (("B", 1000), ("iB", 1024), ("", 1000))
@@ -32,12 +32,19 @@ def store_folder(given: Path | None = None) -> Path:
 
 
 def bytes_of(text: str) -> int:
-    """`200MB`, `1.5GiB` or plain bytes as a number; MB is 1000 x 1000, MiB 1024 x 1024. Else a `UsageError`."""
-    found = re.fullmatch(r"(\d{1,18}(?:\.\d+)?)\s*([kKMGT]?i?B?)", text.strip())
+    """`200MB`, `1.5GiB` or `7B` as a number; MB is 1000 x 1000, MiB 1024 x 1024. Else a `UsageError`.
+
+    A number without a unit is refused, but for 0: who writes 4 means gigabytes, never bytes.
+    """
+    text = text.strip()
+    found = re.fullmatch(r"(\d{1,18}(?:\.\d+)?)\s*([kKMGT]?i?B?)", text)
     unit = "" if found is None else found[2].replace("k", "K")
-    if found is None or (unit != "B" and unit not in _UNITS):
+    if found is None or unit not in _UNITS:
         raise UsageError(f"--store-limit {text} is not a size.", "Try 200MB, 4GB, 512MiB or 4GiB; 0 stores nothing.")
-    return int(float(found[1]) * _UNITS.get(unit, 1))
+    size = float(found[1])
+    if not unit and size:
+        raise UsageError(f"--store-limit {text} has no unit.", f"Try {text}GB, or {text}B for bytes.")
+    return int(size * _UNITS[unit])
 
 
 def readable(size: int) -> str:

@@ -1,0 +1,104 @@
+"""Arguments and options of the command line that several commands share, or that have more to say than a name.
+
+What an option can name stands here too, so that a mistake is said before PyTorch is loaded; a test compares it with the
+parts that these are the names of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import typer
+
+from inarch.errors import UsageError
+from inarch.features.place import bytes_of
+from inarch.texts import seconds, sizes, some_of, views_of
+
+GraftName = Literal["replace", "retain", "deepen", "joined"]
+HarmoniserName = Literal["none", "l2", "batch"]
+MethodName = Literal["fine-tuning", "l2-sp"]
+SearchName = Literal["halving", "exhaustive"]
+OptimiserName = Literal["sgd", "adamw"]
+BalanceName = Literal["none", "loss", "sampler"]
+PrecisionName = Literal["fp32", "bf16"]
+
+
+def at_least(low: int) -> Callable[[typer.CallbackParam, int | None], int | None]:
+    """A callback that refuses smaller numbers; Typer's own `min` does not say which number was given."""
+
+    def check(param: typer.CallbackParam, value: int | None) -> int | None:
+        if value is not None and value < low:
+            raise UsageError(f"{param.opts[0]} {value} is too small.", f"Least: {low}.")
+        return value
+
+    return check
+
+
+Data = Annotated[Path, typer.Argument(exists=True, help="A folder of class folders, or a CSV or Parquet manifest.")]
+SourceText = Annotated[
+    str,
+    typer.Option(
+        help="timm:NAME, torchvision:NAME, python:FILE.py:FUNCTION, a card (.json) or a model folder of Inarch."
+    ),
+]
+Weights = Annotated[Path | None, typer.Option(help="Weights of the source network (.safetensors).")]
+ImageSize = Annotated[
+    int | None, typer.Option(callback=at_least(1), help="Side of the images that the network sees, in pixels.")
+]
+ClassNames = Annotated[Path | None, typer.Option(help="Names of the source classes: JSON list, or a line each.")]
+MaxPixels = Annotated[int, typer.Option(callback=at_least(1), help="Images with more pixels are set aside.")]
+StoreFolder = Annotated[
+    Path | None, typer.Option("--store", help="Folder of stored activations; else that of the user's cache.")
+]  # fmt: skip
+StagesByHand = Annotated[
+    str, typer.Option("--stages", help="Modules to cut behind, with commas, where a network cannot be traced.")
+]  # fmt: skip
+
+# Options that a text of several parts is read for hold `Any`: Typer takes no annotation for the value of a parser.
+TimeLimit = Annotated[
+    Any, typer.Option(parser=seconds, metavar="TIME", help="Budget of this call, such as 20m; call again to go on.")
+]
+Grafts = Annotated[
+    Any, typer.Option(parser=some_of("--grafts", get_args(GraftName)), metavar="NAMES", help="Grafts to try.")
+]
+Harmonise = Annotated[
+    Any,
+    typer.Option(
+        parser=some_of("--harmonise", get_args(HarmoniserName)), metavar="NAMES",
+        help=f"Ways to harmonise to try: {', '.join(get_args(HarmoniserName))}.",
+    ),
+]  # fmt: skip
+Hidden = Annotated[
+    list[Any] | None,
+    typer.Option(parser=sizes, metavar="SIZES", help="Sizes of appended layers: 512 or 512,256."),
+]
+Views = Annotated[
+    Any,
+    typer.Option(
+        parser=views_of, metavar="NUMBER", help="Augmented views of each image, in turn; epochs: a new one each."
+    ),
+]
+StoreLimit = Annotated[
+    Any,
+    typer.Option(parser=bytes_of, metavar="SIZE", help="What the study may store there: 200MB, 4GiB; 0: nothing."),
+]
+Method = Annotated[MethodName, typer.Option(help="How the target network is trained.")]
+Search = Annotated[SearchName, typer.Option(help="Short trials first, or all in full.")]
+Optimiser = Annotated[OptimiserName, typer.Option(help="What takes the steps.")]
+Balance = Annotated[BalanceName, typer.Option(help="For unequal classes.")]
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16"], typer.Option(help="Of the arithmetic; auto: what is fastest here.")
+]
+StoredPrecision = Annotated[PrecisionName, typer.Option(help="Of stored activations.")]
+Seeds = Annotated[
+    int, typer.Option(callback=at_least(1), help="How often the best are trained again before the choice.")
+]
+Seed = Annotated[int, typer.Option(callback=at_least(0), help="Decides splits, views, order and initial weights.")]
+Epochs = Annotated[
+    int | None, typer.Option(callback=at_least(1), help="Passes over the training images; else about 800 steps.")
+]
+Threads = Annotated[
+    int | None, typer.Option(callback=at_least(1), help="Processor threads; a run keeps those it was begun with.")
+]
