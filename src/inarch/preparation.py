@@ -131,7 +131,7 @@ def keeping(
     staged: Stages, images: Images, source: Source, settings: TrainingSettings, options: StudyOptions,
     folder: RunFolder, progress: Progress,
 ) -> Keeping:  # fmt: skip
-    """What of the activations is stored, and where: decided by sizes, the study, and the limit of its first call."""
+    """What of the activations is stored, and where: decided by sizes, the study, and its own limit."""
     demand = Demand(
         training=len(images.rows["train"]),
         evaluated=sum(len(images.rows[split]) for split in ("validation", "test")),

@@ -181,6 +181,14 @@ def test_evidence_that_names_a_file_elsewhere_is_refused(folder: Path, evidence:
         write_report(folder)
 
 
+@pytest.mark.parametrize(
+    ("left_out", "said"),
+    [(["one"], "1 trial was left out for lack of time"), (["one", "two"], "2 trials were left out for lack of time")],
+)
+def test_what_was_left_out_is_counted(results: dict[str, Any], left_out: list[str], said: str) -> None:
+    assert said in Page(render(Run(results | {"left_out": left_out}))).text
+
+
 def test_a_comparison_that_could_not_be_made_says_why(results: dict[str, Any]) -> None:
     results["kept_layer"] = {
         "kept": None,

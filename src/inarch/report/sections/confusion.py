@@ -55,14 +55,14 @@ def section(run: Run) -> Section | None:
     shown = shown_classes(counts)
     names = [label(run.classes[i]) for i in shown]
     side = _side(len(shown))
-    written = side >= 20
+    written, others = side >= 20, len(run.classes) - len(shown)
     values = {
         "cells": _cells(counts, shown, run.classes, written),
         "written": written,
         "names": names,
         "left": 10 + 7 * max(map(columns, names)),
         "side": side,
-        "left_out": len(run.classes) - len(shown),
+        "left_out": counted(others, "class with fewer errors is", "classes with fewer errors are") if others else "",
         "list": table,
     }
     return Section("confusion", "What it confuses", text, values=values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inarch.plural import counted
 from inarch.report.run import Run
 from inarch.report.section import Section
 
@@ -18,4 +19,9 @@ def section(run: Run) -> Section | None:
         warnings.append(OLD)
     if not warnings and not results["left_out"]:
         return None
-    return Section("mind", "Mind", values={"warnings": warnings, "left_out": results["left_out"]})
+    values = {
+        "warnings": warnings,
+        "left_out": results["left_out"],
+        "number": counted(len(results["left_out"]), "trial was", "trials were"),
+    }
+    return Section("mind", "Mind", values=values)
