@@ -549,7 +549,7 @@ def test_wrong_usage_ends_with_two_and_names_what_is_wrong(
     ("arguments", "said"),
     [
         (("fti",), "No such command 'fti'"),
-        (("fit", "data", "--out", "run"), "Missing option '--source'"),
+        (("fit", "{images}", "--out", "run"), "Missing option '--source'"),
         (("fit", "--source", "x", "--out", "run"), "Missing argument 'data'"),
         (("stages",), "Missing argument 'source'"),
         (("check", "{images}", "--max-pixels", "0"), "--max-pixels 0 is too small"),
