@@ -104,6 +104,17 @@ def test_finished_trials_correct_the_estimate_within_bounds(tmp_path: Path) -> N
         assert costs.seconds(a_trial("retain", 0)) == pytest.approx(4 * raw)
 
 
+def test_what_took_long_tells_more_than_many_trials_that_took_a_moment(tmp_path: Path) -> None:
+    with workbench(tmp_path) as bench:
+        costs = CostModel(bench.staged, bench.store, SPEEDS)
+        trial = a_trial("retain", 0)
+        for _ in range(10):
+            costs.learn(1.0, 0.3)
+        for _ in range(2):
+            costs.learn(200.0, 260.0)
+        assert costs.seconds(trial) / costs.raw(trial) == pytest.approx(1.3, abs=0.04)
+
+
 def test_two_measurements_give_the_shorter_times() -> None:
     assert SPEEDS.fastest(Speeds(0.002, 0.005, 0.05, 0.001)) == Speeds(0.001, 0.005, 0.04, 0.001)
 

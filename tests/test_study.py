@@ -476,7 +476,7 @@ def test_a_study_whose_first_estimates_were_too_dear_goes_on_searching_in_the_ti
     command: Command, short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def dear_at_first(model: CostModel, *_: Any, **__: Any) -> float:
-        return 1e6 if len(model._ratios) < 2 else 0.0
+        return 1e6 if len(model.learned) < 2 else 0.0
 
     monkeypatch.setattr(CostModel, "seconds", dear_at_first)
     monkeypatch.setattr(CostModel, "total", dear_at_first)

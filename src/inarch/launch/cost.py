@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass, field
-from statistics import median
 from typing import final
 
 from inarch.features.store import Key, PrefixStore
@@ -49,7 +48,8 @@ class CostModel:
     staged: Stages
     store: PrefixStore
     speeds: Speeds
-    _ratios: list[float] = field(default_factory=list)
+    # Of finished batches: their estimates before the correction, and what they took.
+    learned: list[tuple[float, float]] = field(default_factory=list)
 
     def seconds(self, *batch: Trial, made: set[Key] | None = None) -> float:
         """Seconds of a trial, or of several that are trained together.
@@ -65,7 +65,7 @@ class CostModel:
 
     def learn(self, raw: float, seconds: float) -> None:
         """Takes a finished batch into account: its raw estimate from before it ran, and what it took."""
-        self._ratios.append(seconds / max(1e-6, raw))
+        self.learned.append((max(1e-6, raw), seconds))
 
     def testing(self, trials: Sequence[Trial]) -> float:
         """Seconds of the test of trained trials: one pass for activations to be stored, and what lies behind them."""
@@ -76,7 +76,14 @@ class CostModel:
         return len(self.store.images.rows["test"]) * passes * self.speeds.forward
 
     def _correction(self) -> float:
-        return min(4.0, max(0.25, median(self._ratios[-15:]))) if self._ratios else 1.2
+        """What the latest batches took, as a multiple of their estimates.
+
+        Of their sums: what took a second and what took minutes need not be wrong alike, and minutes are what counts.
+        """
+        if not self.learned:
+            return 1.2
+        raw, seconds = (sum(some) for some in zip(*self.learned[-15:], strict=True))
+        return min(4.0, max(0.25, seconds / raw))
 
     def raw(self, *batch: Trial, made: set[Key] | None = None) -> float:
         """Seconds before the correction. What is trained together shares its activations, and most of its steps."""
