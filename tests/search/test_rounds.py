@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from inarch.search.choice import Candidate, Race, best_of_graft, candidate, conf
 from inarch.search.rounds import (
     contenders,
     expected_trials,
+    first_ratio,
     leading_tracks,
     linear_probes,
     neighbours,
@@ -92,6 +94,29 @@ def test_the_first_trial_is_the_linear_probe_and_no_trial_is_proposed_twice() ->
     assert first.trials[0] == linear_probes(space)[0]
     keys = [t.key for t in expected_trials(space, {})]
     assert len(keys) == len(set(keys))
+
+
+@pytest.mark.parametrize("best", RATIOS)
+@pytest.mark.parametrize("factor", [1.0, 0.1, 10.0, 0.2])
+def test_every_track_begins_with_the_ratio_that_brings_old_layers_nearest_to_the_best_traditional_rate(
+    best: float, factor: float
+) -> None:
+    rates = {REPLACE: 0.03, RETAIN: 0.03 * factor, RETAIN_L2: 0.03}
+    space = a_space(rates=rates, settings=TrainingSettings(epochs=8))
+    history: dict[str, Result] = {}
+    assert first_ratio(space, space.tracks[1], history) == RATIOS[0]
+
+    def accuracy(trial: Trial) -> float:
+        wanted = trial.configuration == REPLACE and trial.cut == 0 and trial.learning_rate == pytest.approx(0.03 * best)
+        return 0.9 if wanted else 0.5
+
+    while (found := next_round(space, history)) is not None and found.name in ("probes", "traditional"):
+        history[found.trials[0].key] = Result(found.trials[0], accuracy(found.trials[0]), 0.5)
+    assert found is not None
+    for trial in found.trials:
+        if 0 < trial.cut < STAGES - 1 and trial.configuration in (RETAIN, REPLACE):
+            distances = {abs(math.log(trial.new_layer_learning_rate * ratio / (0.03 * best))) for ratio in RATIOS}
+            assert abs(math.log(trial.learning_rate / (0.03 * best))) == pytest.approx(min(distances))
 
 
 @pytest.mark.parametrize("search", SEARCHES)
@@ -208,7 +233,8 @@ def test_after_the_traditional_fine_tuning_comes_the_best_that_keeps_the_layer_w
         trial = found.trials[0]
         order.append((found.name, str(trial.configuration), trial.cut))
         history[trial.key] = Result(trial, 0.9 if trial.configuration == RETAIN_L2 else 0.5, 0.5)
-    assert order[order.index(("traditional", "replace", 0)) + 1] == ("coarse cuts", "retain, l2", 0)
+    assert order.count(("traditional", "replace", 0)) == len(RATIOS)
+    assert order[order.index(("traditional", "replace", 0)) + len(RATIOS)] == ("coarse cuts", "retain, l2", 0)
     depths = [cut for name, configuration, cut in order if (name, configuration) == ("coarse cuts", "retain, l2")]
     assert depths == [0, 12, 8, 4]
 

@@ -2,11 +2,12 @@
 
 probes       every track at its deepest cut, where only new layers train, at multiples of the rate that the range
              test found, of which the best is kept; the linear probe's rates
-traditional  one traditional fine-tuning of all layers
-coarse       the leading tracks, of each graft the one that probed best, at a few cuts over the whole depth, old layers
-             at a tenth of the new layers' rate; the other tracks at their deepest cut
+traditional  traditional fine-tuning of all layers, with every ratio of old to new rate
+coarse       the leading tracks, of each graft the one that probed best, at a few cuts over the whole depth, with the
+             ratio that brings the old layers' rate nearest to the one that did best in the traditional round; the
+             other tracks at their deepest cut
 rates        the contenders, by the coarse cuts the best track that keeps the layer and the best that replaces it, with
-             the other ratios of old to new rate at their best cuts; the same for the traditional one
+             the other ratios at their best cuts
 finer        the contenders at cuts half-way between the best cut and its tried neighbours, until the neighbours are
              tried; the traditional one's further rates
 
@@ -15,6 +16,7 @@ An exhaustive search thins nothing out: all tracks lead and contend, at every cu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -65,7 +67,8 @@ def probes(space: Space, history: History) -> Iterator[Trial]:
 
 
 def traditional(space: Space, history: History) -> Iterator[Trial]:
-    yield search_trial(space, space.baseline, 0, history)
+    for ratio in RATIOS:
+        yield search_trial(space, space.baseline, 0, history, ratio)
 
 
 def coarse(space: Space, history: History) -> Iterator[Trial]:
@@ -80,8 +83,7 @@ def coarse(space: Space, history: History) -> Iterator[Trial]:
 
 
 def rates(space: Space, history: History) -> Iterator[Trial]:
-    for ratio in RATIOS[1:]:
-        yield search_trial(space, space.baseline, 0, history, ratio)
+    for ratio in RATIOS:
         for track in contenders(space, history):
             cut = best_trained_cut(space, track, history)
             if cut is not None:
@@ -106,9 +108,28 @@ def finer_cuts(space: Space, track: Track, history: History) -> Iterator[Trial]:
         known += [history[trial.key] for trial in wave]
 
 
-def search_trial(space: Space, track: Track, cut: int, history: History, ratio: float = RATIOS[0]) -> Trial:
-    """A trial of a track at its own multiple of the range test's rate: the one that did best at its deepest cut."""
+def search_trial(space: Space, track: Track, cut: int, history: History, ratio: float | None = None) -> Trial:
+    """A trial of a track at its own multiple of the range test's rate, the one that did best at its deepest cut.
+
+    ratio: of old to new rate; None for the one that all tracks begin with (`first_ratio`).
+    """
+    ratio = first_ratio(space, track, history) if ratio is None else ratio
     return space.trial(track, cut, ratio=ratio, multiple=best_multiple(space, track, history))
+
+
+def first_ratio(space: Space, track: Track, history: History) -> float:
+    """The ratio that brings the old layers' rate nearest, as a factor, to the best one of the traditional round.
+
+    What new layers bear differs between grafts by a factor of more than 100, what the old ones bear hardly does: with
+    one ratio for all, grafts would be compared by how well it happened to suit their old layers (docs/lab-notebook.md).
+    """
+    tried = [search_trial(space, space.baseline, 0, history, ratio) for ratio in RATIOS]
+    found = [result for trial in tried if (result := history.get(trial.key)) and result.accuracy >= 0]
+    if not found:
+        return RATIOS[0]
+    wanted = max(found, key=lambda r: r.merit).trial.learning_rate
+    new = space.rates[track.configuration] * best_multiple(space, track, history)
+    return min(RATIOS, key=lambda ratio: abs(math.log(new * ratio / wanted)))
 
 
 def best_multiple(space: Space, track: Track, history: History) -> float:
@@ -204,7 +225,7 @@ def contenders(space: Space, history: History) -> list[Track]:
 
 
 def best_trained_cut(space: Space, track: Track, history: History) -> int | None:
-    """The best cut, at the first ratio, at which old layers train; None where there is none."""
+    """The best cut, at its first ratio, at which old layers train; None where there is none."""
     deepest = space.deepest(track.configuration)
     found = [
         result for cut in space.coarse_cuts(track) if cut < deepest
@@ -217,12 +238,12 @@ def best_ratio(space: Space, track: Track, history: History) -> float:
     """The ratio that did best at the best trained cut."""
     cut = best_trained_cut(space, track, history)
     if cut is None:
-        return RATIOS[0]
+        return first_ratio(space, track, history)
     found = [
         (result.merit, ratio) for ratio in RATIOS
         if (result := history.get(search_trial(space, track, cut, history, ratio).key))
     ]  # fmt: skip
-    return max(found, key=lambda pair: pair[0])[1] if found else RATIOS[0]
+    return max(found, key=lambda pair: pair[0])[1] if found else first_ratio(space, track, history)
 
 
 def neighbours(results: Sequence[Result]) -> list[int]:
