@@ -1,0 +1,1 @@
+"""How well source networks suit a data set, judged before any training, from one forward pass of each."""
