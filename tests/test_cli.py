@@ -74,11 +74,11 @@ def table(text: str) -> list[dict[str, str]]:
 
 def test_help_names_every_command() -> None:
     ran = inarch("--help")
-    for command in ("check", "stages", "fit", "predict", "report"):
+    for command in ("check", "stages", "fit", "rank", "predict", "report"):
         assert f"  {command} " in ran.out
 
 
-@pytest.mark.parametrize("words", ["--help", "fit --help", "predict --help", "check --help"])
+@pytest.mark.parametrize("words", ["--help", "fit --help", "rank --help", "predict --help", "check --help"])
 def test_help_loads_no_library_that_takes_its_time(words: str) -> None:
     code = f"import sys; from inarch.cli import app; app({words.split()}, standalone_mode=False); print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -88,7 +88,7 @@ def test_help_loads_no_library_that_takes_its_time(words: str) -> None:
     assert not slow.intersection(loaded)
 
 
-@pytest.mark.parametrize("command", ["check", "stages", "fit", "predict", "report"])
+@pytest.mark.parametrize("command", ["check", "stages", "fit", "rank", "predict", "report"])
 def test_every_command_has_a_help_of_its_own(command: str) -> None:
     ran = inarch(command, "--help")
     assert ran.exit_code == 0
@@ -244,6 +244,13 @@ def test_on_a_terminal_fit_shows_trials_done_and_to_come_best_so_far_and_time_le
     assert "About " in drawn
 
 
+def test_an_adapted_network_is_ranked_beside_its_source(source: Path, images: Path, run: Path) -> None:
+    ran = inarch("rank", images, "--source", source, "--source", run / "model", "--json")
+    assert ran.exit_code == 0, ran.said
+    classes = {row["source"]: row["source_classes"] for row in json.loads(ran.out)["ranked"]}
+    assert classes == {str(source): 6, str(run / "model"): 3}
+
+
 # Prediction
 
 
@@ -359,13 +366,13 @@ def nothing(folder: Path) -> None:
         (nothing, ("holds no images",)),
     ],
 )
-@pytest.mark.parametrize("command", ["check", "fit"])
+@pytest.mark.parametrize("command", ["check", "fit", "rank"])
 def test_data_that_cannot_be_used(command: str, make: Any, said: tuple[str, ...], source: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
     make(data)
-    options = ("--source", source, "--out", tmp_path / "run", *ONE) if command == "fit" else ()
-    fails(inarch(command, data, *options), 1, *said)
+    options = {"check": (), "rank": ("--source", source), "fit": ("--source", source, "--out", tmp_path / "run", *ONE)}
+    fails(inarch(command, data, *options[command]), 1, *said)
 
 
 # Sources that cannot be used

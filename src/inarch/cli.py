@@ -150,6 +150,30 @@ def fit(
 
 
 @app.command()
+def rank(
+    data: Data,
+    source: Annotated[list[str], typer.Option(help="A source network, as for fit; once for each.")],
+    image_size: ImageSize = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    max_pixels: MaxPixels = 100_000_000,
+    seed: Annotated[int, typer.Option(help="Decides the splits that are made.")] = 0,
+    json_output: Annotated[bool, typer.Option("--json", help="Print the ranking as JSON.")] = False,
+) -> None:
+    """Order source networks by how well they suit a data set, before any training."""
+    from inarch.options import StudyOptions
+    from inarch.ranking.sources import rank as run
+    from inarch.terminal import print_ranking
+
+    options = StudyOptions(device=device, max_pixels=max_pixels, seed=seed)
+    with progress_on_terminal() as progress:
+        ranking = run(data, source, options, source_options(None, image_size, None), progress)
+    if json_output:
+        console.print_json(data=ranking)
+    else:
+        print_ranking(ranking, console, errors)
+
+
+@app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="A run folder or a model folder.")],
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],

@@ -168,19 +168,31 @@ def same_threads_afterwards() -> Iterator[None]:
 
 
 def open_images(data: Path, source: Source, options: StudyOptions, folder: RunFolder, progress: Progress) -> DataSet:
-    """The data set with its images decoded once, large enough for every view."""
+    """The data set with its images decoded once, large enough for every view; what is wrong with it is announced."""
+    dataset = read_images(data, pixel_size(source, folder.path), options, progress)
+    announce_findings(dataset, progress)
+    return dataset
+
+
+def pixel_size(source: Source, folder: Path | None = None) -> PixelSize:
+    """What decoded images must cover for every view of a source; `folder` as in `PixelSize`."""
     wanted = source.input
-    size = PixelSize(
-        round(wanted.height / wanted.crop_pct), round(wanted.width / wanted.crop_pct), wanted.interpolation,
-        folder=folder.path,
-    )  # fmt: skip
-    dataset = open_dataset(data, seed=options.seed, max_pixels=options.max_pixels, keep=size, progress=progress.images)
+    height, width = round(wanted.height / wanted.crop_pct), round(wanted.width / wanted.crop_pct)
+    return PixelSize(height, width, wanted.interpolation, folder=folder)
+
+
+def read_images(data: Path, size: PixelSize, options: StudyOptions, progress: Progress) -> DataSet:
+    """The data set with its images decoded to cover a size."""
+    return open_dataset(data, seed=options.seed, max_pixels=options.max_pixels, keep=size, progress=progress.images)
+
+
+def announce_findings(dataset: DataSet, progress: Progress) -> None:
+    """Says what is wrong with a data set."""
     for warning in dataset.warnings:
         progress.announce(warning)
     if dataset.set_aside:
         files = counted(len(dataset.set_aside), "file was", "files were")
         progress.announce(f"{files} set aside; `inarch check` says which and why.")
-    return dataset
 
 
 def as_images(dataset: DataSet, source: Source, settings: TrainingSettings) -> Images:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from inarch.network.class_names import read_classes
 from inarch.network.source import SourceOptions
 from inarch.options import StudyOptions
 from inarch.predict import load
+from inarch.ranking import sources as ranking
 from inarch.study import fit as run
 from inarch.terminal import QuietProgress
 from inarch.texts import seconds, sizes, views_of, words
 
-__all__ = ["fit", "load"]
+__all__ = ["fit", "load", "rank"]
 
 
 def fit(data: Path | str, *, source: str | Path, out: Path | str, **options: Any) -> dict[str, Any]:
@@ -45,6 +47,22 @@ def fit(data: Path | str, *, source: str | Path, out: Path | str, **options: Any
         SourceOptions(**{name: value for name, value in options.items() if name in of_source}),
         QuietProgress(Console(stderr=True)),
     )
+
+
+def rank(data: Path | str, *, sources: Sequence[str | Path], **options: Any) -> dict[str, Any]:
+    """Orders source networks by how well they suit a data set, before any training; see `inarch.ranking.sources.rank`.
+
+    `options` are image_size, device, max_pixels and seed, as for `fit`. An unknown one is a `UsageError`.
+    """
+    known = ("image_size", "device", "max_pixels", "seed")
+    unknown = sorted(options.keys() - set(known))
+    if unknown:
+        raise UsageError(f"rank has no option '{unknown[0]}'.", f"Options are: {', '.join(known)}.")
+    if isinstance(sources, str | Path):
+        raise UsageError(f"sources is one text: {str(sources)!r}.", "Give a list of sources.")
+    of_source = SourceOptions(image_size=options.pop("image_size", None))
+    study = StudyOptions(**options)
+    return ranking.rank(Path(data), [str(s) for s in sources], study, of_source, QuietProgress(Console(stderr=True)))
 
 
 def _value(name: str, given: Any) -> Any:

@@ -99,6 +99,30 @@ def results_table(results: Mapping[str, Any]) -> Table:
     return table
 
 
+def print_ranking(ranking: Mapping[str, Any], console: Console, errors: Console) -> None:
+    """The scores of every source, how to read them, and which sources could not be ranked."""
+    console.print(ranking_table(ranking))
+    console.print(ranking["sentence"], soft_wrap=True)
+    for failed in ranking["failed"]:
+        errors.print(f"{failed['source']} could not be ranked: {failed['reason']}", style="yellow", soft_wrap=True)
+
+
+def ranking_table(ranking: Mapping[str, Any]) -> Table:
+    """Source networks, best first, with all their scores and the seconds that each took, reading images aside."""
+    titles = ranking["titles"]
+    table = whole_table("", "source", *titles.values(), "features", "seconds")
+    for place, row in enumerate(ranking["ranked"], start=1):
+        spent = ranking["cost"]["seconds"][row["source"]]
+        table.add_row(
+            str(place),
+            row["name"],
+            *(f"{row['scores'][name]:.3f}" for name in titles),
+            str(row["features"]),
+            f"{sum(value for part, value in spent.items() if part != 'reading images'):.1f}",
+        )
+    return table
+
+
 def store_table(entries: Sequence[Entry]) -> Table:
     """What is stored, as `inarch store list` prints it: a row for all views of a split at a cut of a source.
 

@@ -46,11 +46,7 @@ class Workbench:
         self.staged = staged
         self.store = store
         self.folder = folder
-        if len(staged.stages) < 2:
-            raise SourceError(
-                "The network has no layer with weights before its classification layer: nothing could be kept frozen.",
-                "Use a network with more layers.",
-            )
+        require_features(staged)
         # Weights and pixels must agree on the memory format, or every layer converts: tens of times slower here.
         self._network = network.to(memory_format=store.machine.plan.layout)
         self._source_weights = {name: value.clone() for name, value in network.state_dict().items()}
@@ -203,6 +199,15 @@ class Workbench:
                 forward=seconds_of(forward) / len(rows),
                 head=0.004,
             )
+
+
+def require_features(staged: Stages) -> None:
+    """`SourceError` where a network is nothing but a classification layer."""
+    if len(staged.stages) < 2:
+        raise SourceError(
+            "The network has no layer with weights before its classification layer: nothing could be kept frozen.",
+            "Use a network with more layers.",
+        )
 
 
 def write_weights(path: Path, state: dict[str, Tensor]) -> None:
