@@ -151,12 +151,12 @@ def fit(
 
 @app.command()
 def rank(
-    data: Data,
+    data: ask.Data,
     source: Annotated[list[str], typer.Option(help="A source network, as for fit; once for each.")],
-    image_size: ImageSize = None,
+    image_size: ask.ImageSize = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-    max_pixels: MaxPixels = 100_000_000,
-    seed: Annotated[int, typer.Option(help="Decides the splits that are made.")] = 0,
+    max_pixels: ask.MaxPixels = 100_000_000,
+    seed: Annotated[int, typer.Option(callback=ask.at_least(0), help="Decides the splits that are made.")] = 0,
     json_output: Annotated[bool, typer.Option("--json", help="Print the ranking as JSON.")] = False,
 ) -> None:
     """Order source networks by how well they suit a data set, before any training."""

@@ -139,7 +139,7 @@ def test_images_are_read_once_for_each_size_in_a_row_and_warnings_come_once(
     ran = inarch("rank", tmp_path / "images", "--source", source, "--source", blind, "--source", small)
     assert ran.exit_code == 0, ran.said
     assert sizes == [(SIDE, SIDE), (12, 12)]
-    assert ran.said.count("1 files were set aside") == 1
+    assert ran.said.count("1 file was set aside") == 1
     sizes.clear()
     arguments = ("--source", source, "--source", small, "--image-size", "14")
     found = ranking(tmp_path / "images", *arguments)
@@ -170,7 +170,7 @@ def test_sources_that_fail_are_named_with_their_reason_and_the_others_go_on(
 
 
 def test_where_no_source_is_left_the_error_is_that_of_fit(images: Path) -> None:
-    fails(inarch("rank", images, "--source", "resnet18"), 2, "'resnet18' is not a source network. Give timm:NAME")
+    fails(inarch("rank", images, "--source", "resnet18"), 2, "'resnet18' is not a source network", "Give timm:NAME")
     fails(inarch("rank", images, "--source", "missing.json"), 1, "There is no card 'missing.json'.")
     both = ("--source", "missing.json", "--source", "resnet18")
     fails(
