@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from inarch.network.grafts import Configuration
 from inarch.outcome import Outcome, kept_sentence
+from inarch.search.choice import Race, confirmations
 from inarch.search.rounds import next_round
 from inarch.search.space import FAILED, TRADITIONAL, Result, Space, Track
 from inarch.training.trial import TrainingSettings
 
+LABELS = np.array([0, 1, 1, 0])
 RATES = dict.fromkeys((Configuration("retain", "none"), TRADITIONAL), 0.1)
+
+
+def an_outcome(space: Space, history: dict[str, Result]) -> Outcome:
+    """Of four validation and four test images of two classes, all of which every network gets right."""
+    stages: Any = SimpleNamespace(stages=[SimpleNamespace(name=f"stage {i}") for i in range(space.stages)])
+    data: Any = SimpleNamespace(
+        validation=[None] * 4, classes=("a", "b"), made=(), digest="", set_aside=(), warnings=(),
+        split=lambda _: [None] * 4,
+    )  # fmt: skip
+    return Outcome(space, history, stages, data, LABELS, lambda _: np.eye(2)[LABELS])
+
+
+def kept_layer(space: Space, history: dict[str, Result]) -> dict[str, Any]:
+    found: dict[str, Any] = an_outcome(space, history).to_json()["kept_layer"]
+    return found
 
 
 @pytest.mark.parametrize(
@@ -38,17 +56,30 @@ def test_there_is_no_verdict_where_the_two_were_not_tuned_alike() -> None:
     assert "+5.0 points" in sentence
 
 
+def test_there_is_no_verdict_before_the_best_of_both_sides_is_trained_in_full() -> None:
+    settings = TrainingSettings(epochs=8)
+    space = Space(3, (Track(Configuration("retain", "none"), "fine-tuning"),), settings, RATES, seeds=2)
+    history: dict[str, Result] = {}
+    while (found := next_round(space, history)) is not None:
+        trial = found.trials[0]
+        history[trial.key] = Result(trial, 0.5 - 0.1 * trial.cut, 0.5)
+    while (trial := next(Race(space, history).pending(), None)) is not None:
+        history[trial.key] = Result(trial, 0.5, 0.5)
+    assert kept_layer(space, history)["tuned_alike"]
+    again = {t.key for t in confirmations(space, Race(space, history).roles["retain_best_cut"])}
+    kept = kept_layer(space, {key: result for key, result in history.items() if key not in again})
+    assert not kept["tuned_alike"]
+    assert kept["sentence"].startswith("Time was too short to tune both alike; so far")
+
+
 def test_a_baseline_that_failed_at_every_rate_is_named_in_the_sentence() -> None:
     space = Space(3, (Track(Configuration("retain", "none"), "fine-tuning"),), TrainingSettings(epochs=1), RATES)
-    outcomes, labels = {}, np.array([0, 1, 1, 0])
+    sentences = {}
     for fails in (False, True):
         history: dict[str, Result] = {}
         while (found := next_round(space, history)) is not None:
             trial = found.trials[0]
             history[trial.key] = Result(trial, FAILED if fails and trial.cut == 0 else 0.5, 0.5)
-        stages = SimpleNamespace(stages=[SimpleNamespace(name=f"stage {i}") for i in range(3)])
-        data = SimpleNamespace(validation=[None] * 4, classes=("a", "b"), made=(), digest="", set_aside=(), warnings=())
-        data.split = lambda _: [None] * 4
-        outcomes[fails] = Outcome(space, history, stages, data, labels, lambda _: np.eye(2)[labels])  # type: ignore[arg-type]
-    assert "failed at every rate" not in outcomes[False].to_json()["sentence"]
-    assert "with traditional fine-tuning: it failed at every rate" in outcomes[True].to_json()["sentence"]
+        sentences[fails] = an_outcome(space, history).to_json()["sentence"]
+    assert "failed at every rate" not in sentences[False]
+    assert "with traditional fine-tuning: it failed at every rate" in sentences[True]

@@ -47,7 +47,8 @@ class Outcome:
         assert chosen is not None, "a study ends with at least one candidate of its proposal"
         self.chosen = chosen
         # Where the search was cut short or restricted, one side may have been tried where the other was not.
-        self._limits = "Time was too short to tune both alike" if next_round(space, history) is not None else ""
+        done = next_round(space, history) is None and race.complete()
+        self._limits = "" if done else "Time was too short to tune both alike"
         if any(track.cuts is not None or track.method != space.baseline.method for track in space.proposal):
             self._limits = self._limits or "The search was restricted, so both were not tuned alike"
         self._roles = race.found()

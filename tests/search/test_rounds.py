@@ -259,8 +259,11 @@ def test_confirmation_uses_seeds_of_its_own_seed_by_seed_with_the_baselines_earl
     assert {t.seed for t in trials} == {1, 2}
     assert [t.seed for t in trials] == sorted(t.seed for t in trials)
     found = roles(space, history)
-    wanted = [found["retain_best_cut"], found["traditional"], found["linear_probe"]]
-    assert [t.key for t in trials[:3]] == [confirmations(space, t)[0].key for t in wanted]
+    wanted = [found[f"{name}_best_cut"] for name in ("retain", "replace")]
+    wanted += [found["traditional"], found["linear_probe"]]
+    first = [confirmations(space, t)[0].key for t in wanted]
+    assert [t.key for t in trials[:4]] == first
+    assert Race(space, history).essential == 4
 
 
 def test_the_choice_is_among_confirmed_candidates_over_the_seeds_that_all_have() -> None:
@@ -498,7 +501,10 @@ def test_where_time_ended_before_the_best_of_a_graft_was_trained_in_full_its_bes
     assert kept == found["retain_best_cut"]
     assert replaced is not None
     assert "traditional" not in found  # a linear probe does not stand for it
+    assert not Race(space, history).complete()
     for again in confirmations(space, best)[:1]:
         history[again.key] = Result(again, 0.1, 2.0)
     assert Race(space, history).found()["retain_best_cut"].trial == best
     assert all(t.configuration.graft != "retain" for t in stand_ins(space, history))
+    confirmed(space, history, peak(3))
+    assert Race(space, history).complete()

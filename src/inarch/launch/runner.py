@@ -116,9 +116,10 @@ class TrialRunner:
         return [t for some in trained for t in some] or [self.space.trial(self.space.baseline, 0, in_full=True)] * 3
 
     def _held_back(self, missing: list[Batch]) -> float:
-        """Seconds that the search leaves for what is `missing`, for one confirmation of the most promising candidate
-        and of the two baselines, which may be missing as well, and for the end."""
-        first: list[Batch] = [(trial,) for trial in islice(Race(self.space, self.history).pending(), 3)]
+        """Seconds that the search leaves for what is `missing`, for one confirmation of the most promising candidate of
+        either side and of the two baselines, which may be missing as well, and for the end."""
+        race = Race(self.space, self.history)
+        first: list[Batch] = [(trial,) for trial in islice(race.pending(), race.essential)]
         return self._closing() + self._seconds(list(dict.fromkeys([*missing, *first])))
 
     def run(self) -> None:

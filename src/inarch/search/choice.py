@@ -125,7 +125,12 @@ class Race:
         self._grafts = best_of_graft(space, history)
         baselines = [self.roles[role] for role in ("traditional", "linear_probe") if role in self.roles]
         promising = sorted(self._grafts.values(), key=_promise(space, history), reverse=True)
-        self._runners = _distinct([*promising[:1], *baselines, *promising[1:], *self.roles.values()])
+        # The question is about both sides: their best come first, then what must be there, then the rest.
+        sides = [[t for t in promising if graft_class(t.configuration.graft).keeps_layer is k] for k in (True, False)]
+        first = [t for t in promising if t in [side[0] for side in sides if side]]
+        self._runners = _distinct([*first, *baselines, *promising, *self.roles.values()])
+        # How many runners a study cannot do without.
+        self.essential = len(_distinct([*first, *baselines]))
         self._confirmations = [(t.key, confirmations(space, t)) for t in self._runners]
         self._seeds = {t.key: min(RACE, space.seeds) for t in self._runners}
         self._seeds |= {t.key: space.seeds for t in baselines}
@@ -146,6 +151,10 @@ class Race:
         tracks = {f"{graft}_best_cut": tracks for graft, tracks in _by_graft(self._space).items()}
         tracks["replace_best_cut"] = _replacing(self._space)
         return {role: c for role, trial in self.roles.items() if (c := self._behind(trial, tracks.get(role, [])))}
+
+    def complete(self) -> bool:
+        """Whether the best of every graft, and every baseline, was trained in full."""
+        return all(self._trained(trial) for trial in self.roles.values())
 
     def choice(self) -> Candidate | None:
         """The best among the best of each graft of the proposal."""
