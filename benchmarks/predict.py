@@ -23,7 +23,7 @@ import inarch
 from common import AS_COMMAND_LINE, Parts, Record, middle
 from inarch.data import MAX_PIXELS, read_image, resize_to_cover
 from inarch.network.card import InputSpec
-from inarch.predict import write_csv
+from inarch.predictions import Columns, write_csv
 from made import make_images
 from ours import Wanted
 
@@ -46,7 +46,7 @@ def speeds(folder: str, source: str, count: int, rounds: int, device: str, out: 
     model = inarch.load(source, device=device)  # also tells the allocator to keep memory, for all three
     forward = best_forward(loaded.network.eval().to(device), loaded.input, device)
     contestants: dict[str, Callable[[], Any]] = {
-        "predict": lambda: write_csv(model.predict(files, batch_size=BATCH_SIZE), Path(out)),
+        "predict": lambda: write_csv(model.predict(files, batch_size=BATCH_SIZE), Path(out), Columns(1)),
         "decode": lambda: decode(files, loaded.input),
         "forward": lambda: [forward() for _ in range(-(-len(files) // BATCH_SIZE))],
     }

@@ -127,7 +127,7 @@ def test_measuring_changes_neither_weights_nor_random_state(tmp_path: Path) -> N
         speeds = bench.measure(SETTINGS)
         assert torch.equal(before, torch.get_rng_state())
         fresh = bench.network(a_trial("retain", 0)).state_dict()
-        source = bench._source_weights
+        source = bench.source_weights
         assert all(torch.equal(value, source[name.partition(".")[2]]) for name, value in fresh.items()
                    if not name.startswith("graft."))  # fmt: skip
     assert min(speeds.view, speeds.forward, speeds.training) > 0

@@ -17,7 +17,8 @@ from toy import write_images, write_source
 
 import inarch as api
 from inarch.errors import DataError, RunFolderError, SourceError, UsageError
-from inarch.predict import Prediction, _read_groups, write_csv
+from inarch.predict import _read_groups
+from inarch.predictions import Columns, Prediction, write_csv
 from inarch.results.folder import RunFolder
 
 QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 16, "threads": 1, "seeds": 1}
@@ -216,7 +217,7 @@ def test_file_names_that_are_no_text_are_printed_as_they_are(monkeypatch: pytest
     written = io.BytesIO()
     with io.TextIOWrapper(written, encoding="utf-8", errors="strict") as stdout:
         monkeypatch.setattr(sys, "stdout", stdout)
-        write_csv([Prediction("a\udcff.png", ("red",), (1.0,))], None, 1)
+        write_csv([Prediction("a\udcff.png", ("red",), (1.0,))], None, Columns(1))
         stdout.flush()
         assert b"a\xff.png,red,1.000000" in written.getvalue()
         monkeypatch.undo()

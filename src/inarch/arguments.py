@@ -36,6 +36,15 @@ def at_least(low: int) -> Callable[[typer.CallbackParam, int | None], int | None
     return check
 
 
+def share_of_images(param: typer.CallbackParam, value: float | None) -> float | None:
+    """A callback that refuses what is no share of images."""
+    from inarch.results.unknown import require_share
+
+    if value is not None:
+        require_share(value)
+    return value
+
+
 Data = Annotated[Path, typer.Argument(exists=True, help="A folder of class folders, or a CSV or Parquet manifest.")]
 SourceText = Annotated[
     str,
@@ -102,3 +111,27 @@ Epochs = Annotated[
 Threads = Annotated[
     int | None, typer.Option(callback=at_least(1), help="Processor threads; a run keeps those it was begun with.")
 ]
+SourceClasses = Annotated[
+    bool,
+    typer.Option(
+        "--source-classes",
+        help="Also the five most probable source classes: what the image looks like to the original network, before it "
+        "was adapted. They are no answer, and come from its own weights, which the model folder keeps.",
+    ),
+]
+HeatMapFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--heatmaps",
+        help="Folder for pictures of where the network looked: Grad-CAM of the most probable class, for networks with "
+        "feature maps.",
+    ),
+]
+UnknownRate = Annotated[
+    float | None,
+    typer.Option(
+        "--unknown", callback=share_of_images,
+        help='Answer "unknown" where an image looks like no known class, so that at most this share of known images '
+        "is turned away, on average: 0.05. Nothing is promised for classes that validation lacked.",
+    ),
+]  # fmt: skip

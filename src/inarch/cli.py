@@ -181,15 +181,23 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="Write a CSV file instead of printing.")] = None,
     batch_size: Annotated[int, typer.Option(callback=ask.at_least(1), help="Images at a time.")] = 32,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    source_classes: ask.SourceClasses = False,
+    heatmaps: ask.HeatMapFolder = None,
+    unknown: ask.UnknownRate = None,
 ) -> None:
     """Classify images with an adapted network."""
-    from inarch.predict import load, require_place, write_csv
+    from inarch.predict import load
+    from inarch.predictions import require_place, write_csv
 
     require_place(out)
     loaded = load(model, device=device, announce=announce)
     with progress_on_terminal() as progress:
-        predictions = loaded.predict(images, top=top, batch_size=batch_size, progress=progress.images)
-    write_csv(predictions, out, min(top, len(loaded.classes)))
+        predictions = loaded.predict(
+            images, top=top, source_classes=source_classes, unknown=unknown, heatmaps=heatmaps, batch_size=batch_size,
+            progress=progress.images,
+        )  # fmt: skip
+    extras = {"source_classes": source_classes, "unknown": unknown is not None, "heatmaps": heatmaps is not None}
+    write_csv(predictions, out, loaded.columns(top, **extras))
     bad = [p for p in predictions if p.error]
     for prediction in bad:
         errors.print(f"{prediction.path}: {prediction.error}", style="yellow", soft_wrap=True)
@@ -198,6 +206,9 @@ def predict(
             f"{counted(len(predictions) - len(bad), 'image')} classified, {len(bad)} could not be: {out}",
             soft_wrap=True,
         )
+    if unknown is not None:
+        count = sum(p.unknown for p in predictions)
+        announce(f"Unknown: {count} of {len(predictions) - len(bad)}.")
     if len(bad) == len(predictions):
         raise typer.Exit(1)
 

@@ -20,7 +20,7 @@ from inarch.launch.clock import Clock
 from inarch.launch.here import RANGE, TRIAL, Workbench
 from inarch.launch.progress import Progress
 from inarch.launch.runner import TrialRunner
-from inarch.model import write_model
+from inarch.model import Delivered, write_model
 from inarch.network.adapted import stage
 from inarch.network.source import Source, SourceOptions, load_source
 from inarch.options import StudyOptions, cut_indices, space_of
@@ -36,6 +36,7 @@ from inarch.preparation import (
 from inarch.profile import Profile
 from inarch.report import write_report
 from inarch.results.folder import RunFolder
+from inarch.results.unknown import Known, measured
 from inarch.training.trial import TrainingSettings
 
 
@@ -83,9 +84,13 @@ def fit(
             "settings": asdict(settings) | {"seed": options.seed, "seeds": options.seeds},
             "left_out": runner.left_out(),
         }
-        delivered = bench.restore(outcome.chosen.results[0].trial)
+        first = outcome.chosen.results[0].trial
+        known = Known.of(bench.validation(first), images.labels["validation"], dataset.classes)
+        results["unknown"] = measured(known, bench.test(first), images.labels["test"], dataset.classes)
+        network = bench.restore(first)
+        delivered = Delivered(network, dataset.classes, options.stages, machine.plan, known, bench.source_weights)
         with profile.section("model and report"):
-            write_model(folder.path / "model", loaded, delivered, dataset.classes, options.stages, machine.plan)
+            write_model(folder.path / "model", loaded, delivered)
             # Right before the results: a report must not show the errors of one model beside the figures of another.
             write_evidence(bench, outcome, dataset, loaded.classes)
             results["cost"] = cost(folder, clock, runner.trained, profile) | {

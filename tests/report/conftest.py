@@ -53,6 +53,14 @@ def results() -> dict[str, Any]:
         },
         "paired": paired,
         "validation_standard_error": 0.018,
+        "unknown": {
+            "score": "entropy", "validation_images": 320, "classes_without_validation": ["class 7"],
+            "rates": [
+                {"promised": promised, "test": _unknown(340, count, [0.02, 0.09]),
+                 "test_without_validation": _unknown(32, 8)}
+                for promised, count in ((0.01, 2), (0.05, 17), (0.1, 33))
+            ],
+        },
         "left_out": ["more seeds"],
         "settings": {"epochs": 8, "batch_size": 32, "label_smoothing": 0.1, "balance": None, "flip": True},
         "cost": {
@@ -137,6 +145,12 @@ def _tested(accuracy: float, seeds: list[int]) -> dict[str, Any]:
         "accuracy": accuracy, "interval95": [accuracy - 0.03, accuracy + 0.03], "balanced_accuracy": accuracy - 0.01,
         "macro_f1": accuracy - 0.012, "top5": 0.99, "log_loss": 0.41, "calibration_error": 0.034, "seeds": seeds,
     }  # fmt: skip
+
+
+def _unknown(images: int, count: int, expected: list[float] | None = None) -> dict[str, Any]:
+    share = count / images
+    found = {"images": images, "unknown": count, "share": share, "interval95": [share / 2, 2 * share]}
+    return found | ({} if expected is None else {"expected95": expected})
 
 
 def _curve() -> list[dict[str, Any]]:

@@ -135,7 +135,7 @@ def test_headings_are_in_order_and_every_section_is_reached_from_the_top(run: Ru
     ids = [attributes["id"] for tag, attributes in page.tags if tag == "section"]
     links = [str(attributes["href"]) for tag, attributes in page.tags if tag == "a"]
     assert links == [f"#{name}" for name in ids[1:]]
-    assert len(ids) == 14
+    assert len(ids) == 15
 
 
 def test_every_table_has_a_caption_headings_and_can_be_scrolled_from_the_keyboard(run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from inarch.report.sections import (
     reliability,
     source_classes,
     tested,
+    unknown,
 )
 from inarch.results.statistics import accuracy_interval
 
@@ -172,3 +174,36 @@ def test_no_name_in_the_picture_of_differences_touches_the_line_at_zero(count: i
     assert len(names) == len(lines) == count
     assert any(name.x0 < lines[0].x0 < name.x1 for name in names)
     assert not [(name, line) for name in names for line in lines if name.overlaps(line)]
+
+
+def test_the_promised_share_of_unknown_stands_beside_the_measured_one_and_what_chance_allows(run: Run) -> None:
+    section = unknown.section(run)
+    assert section is not None
+    assert section.text[1].startswith("Of the 340 test images 5.0 % are turned away; with so few images anything from ")
+    assert section.text[2] == "Nothing can be promised for classes that validation has no image of: class 7."
+    (table,) = section.tables
+    assert table.rows[1] == ["5.0 %", "5.0 % (17 of 340)", "2.5 to 10.0 %", "2.0 to 9.0 %", "25.0 % (8 of 32)"]
+    assert all(len(row) == len(table.columns) for row in table.rows)
+
+
+@pytest.mark.parametrize(
+    ("expected", "words"),
+    [([0.0, 0.049], "more than chance explains .up to 4.9 %.* Do not rely"), ([0.06, 0.1], "fewer than chance")],
+)
+def test_a_promise_that_the_test_images_break_is_said_to_be_broken(
+    run: Run, results: dict[str, Any], expected: list[float], words: str
+) -> None:
+    results["unknown"]["rates"][1]["test"]["expected95"] = expected
+    section = unknown.section(Run(results))
+    assert section is not None
+    assert re.search(words, section.text[1])
+
+
+def test_where_validation_has_every_class_and_is_too_small_nothing_is_promised(results: dict[str, Any]) -> None:
+    results["unknown"] |= {"validation_images": 5, "classes_without_validation": [], "rates": []}
+    section = unknown.section(Run(results))
+    assert section is not None
+    assert not section.tables
+    assert section.text[-1].startswith("That is too few")
+    del results["unknown"]
+    assert unknown.section(Run(results)) is None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -35,6 +35,7 @@ def test_the_entropy_is_that_of_scipy_with_zeros_and_ones() -> None:
     assert entropy(p)[0] == 0.0
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.integers(0, 8), min_size=2, max_size=40),
     st.sampled_from([0.01, 0.05, 0.1, 0.2, 0.5, 0.9]),
@@ -50,6 +51,7 @@ def test_no_more_than_the_rate_of_any_images_are_unknown_when_each_is_judged_by_
         assert sum(unknown) == math.floor(rate * len(scores) + 1e-9)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.floats(0, 3), min_size=19, max_size=60), st.floats(0, 3), st.sampled_from([0.05, 0.1, 0.25]))
 def test_a_small_p_value_is_a_score_above_the_conformal_quantile(
     calibration: list[float], score: float, rate: float

@@ -49,13 +49,13 @@ class Workbench:
         require_features(staged)
         # Weights and pixels must agree on the memory format, or every layer converts: tens of times slower here.
         self._network = network.to(memory_format=store.machine.plan.layout)
-        self._source_weights = {name: value.clone() for name, value in network.state_dict().items()}
+        self.source_weights = {name: value.clone() for name, value in network.state_dict().items()}
         self.widths = Widths(staged.stages[-2].output_shape[0], staged.stages[-1].output_shape[0], store.images.classes)
 
     def network(self, trial: Trial) -> AdaptedNetwork:
         """The network of a trial before its first step."""
         with self.store.profile.section("building networks"):
-            self._network.load_state_dict(self._source_weights)
+            self._network.load_state_dict(self.source_weights)
             adapted = AdaptedNetwork(self.staged, trial.configuration, self.widths, cut=trial.cut, seed=trial.seed)
             return adapted.to(self.store.machine.device)
 
@@ -124,6 +124,12 @@ class Workbench:
             record = Record(key, TEST, trial.to_json(), {}, {"test": probabilities}, time.monotonic() - start)
             self._record(record)
         return record.arrays["test"]
+
+    def validation(self, trial: Trial) -> np.ndarray:
+        """Probabilities [images, classes] on the validation split of a finished trial, as they were recorded."""
+        record = self.folder.ledger.get(trial.key)
+        assert record is not None, "a trial that was chosen is recorded"
+        return record.arrays["validation"]
 
     def source_logits(self, split: str) -> Iterator[np.ndarray]:
         """What the original network makes of the evaluation view of a split: float32 [images, source classes] a batch.

@@ -139,6 +139,7 @@ class AdaptedStages:
         last = len(inner.stages) - 1
         kept = last + 1 if network.graft.keeps_layer and not network.graft.uses_features else last
         self._inner, self._kept = inner, kept
+        self.network: nn.Module = network
         names = [stage.name for stage in inner.stages[:kept]]
         if kept > last:
             names[-1] = _unused(f"source-{LAST_STAGE}", names)
@@ -189,6 +190,21 @@ def stage(network: nn.Module, layer: str, example: Tensor, by_hand: Sequence[str
     if isinstance(network, AdaptedNetwork):
         return AdaptedStages(network, example)
     return stage_network(network, layer, example, by_hand=by_hand)
+
+
+def finely_staged(network: AdaptedNetwork, layer: str, by_hand: Sequence[str], example: Tensor) -> AdaptedNetwork:
+    """The same modules and grafts, with a stage for every place where the first source network can be cut.
+
+    layer, by_hand: the classification layer of that network, and its stages where they were named by hand (they stay).
+    """
+    inner = network.staged.network
+    if isinstance(inner, AdaptedNetwork):
+        staged: Stages = AdaptedStages(finely_staged(inner, layer, by_hand, example), example)
+    else:
+        staged = stage_network(inner, layer, example, finer=not by_hand, by_hand=by_hand or None)
+    other = AdaptedNetwork(staged, network.configuration, network.widths, cut=0, seed=0)
+    other.graft = network.graft
+    return other.eval()
 
 
 def addition(network: AdaptedNetwork, layer: str, classes: Sequence[str], by_hand: Sequence[str]) -> dict[str, Any]:

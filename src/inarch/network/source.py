@@ -80,6 +80,7 @@ class Source:
 
     `name` is what to call it (never a path of the machine), `card` builds it again. `classification_layer` is the path
     of the module whose outputs are the source logits, `classes` their names. `digest` is a sha256 of all weights.
+    `folder` is where its card lies, the working directory where it has none.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Source:
     classes: tuple[str, ...]
     classification_layer: str
     digest: str
+    folder: Path
 
 
 def announce_on_stderr(message: str) -> None:
@@ -131,7 +133,7 @@ def load_source(
         )
     digest = weights_digest(network)
     card = replace(card, input=spec, classes=classes, classification_layer=layer, weights_digest=digest)
-    return Source(name, card, network, spec, classes, layer, digest)
+    return Source(name, card, network, spec, classes, layer, digest, folder)
 
 
 def _find(text: str) -> tuple[str, Card, Path]:

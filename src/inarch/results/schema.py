@@ -66,6 +66,24 @@ _TESTED: Final = object_with(
     also=_PLACE,
 )
 
+_SHARE: Final = object_with(
+    {
+        "images": number(1, whole=True),
+        "unknown": number(0, whole=True),
+        "share": _FRACTION,
+        "interval95": interval(0.0),
+    },
+    also={"expected95": interval(0.0)},
+)
+_UNKNOWN: Final = object_with(
+    {
+        "validation_images": number(0, whole=True),
+        "classes_without_validation": list_of(text()),
+        "rates": list_of(
+            object_with({"promised": _FRACTION, "test": optional(_SHARE), "test_without_validation": optional(_SHARE)})
+        ),
+    }
+)
 _GAIN: Final = optional(number(0.0))
 _PLAN: Final = object_with(
     {
@@ -130,6 +148,7 @@ _RESULTS: Final = object_with(
         "validation_standard_error": number(0.0, 1.0),
     },
     also={
+        "unknown": _UNKNOWN,
         "warnings": list_of(text()),
         "settings": object_with({}, also={"epochs": number(1, whole=True)}),
     },

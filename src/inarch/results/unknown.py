@@ -56,14 +56,21 @@ def entropy(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the entropy [images] of probabilities [images, classes] in nats: 0 ... ln(classes)."""
     p = np.asarray(probabilities, dtype=np.float64)
     # Zero counts as zero, its limit.
-    return np.maximum(0.0, -(p * np.log(np.where(p > 0, p, 1.0))).sum(axis=1))
+    found: NDArray[np.float64] = np.maximum(0.0, -(p * np.log(np.where(p > 0, p, 1.0))).sum(axis=1))
+    return found
 
 
 def p_values(scores: NDArray[np.floating], calibration: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the conformal p-values [images] of scores [images], from 1 / (n + 1) to 1, by n calibration scores."""
     ordered = np.sort(calibration)
     at_least = len(ordered) - np.searchsorted(ordered, scores, side="left")
-    return (1.0 + at_least) / (len(ordered) + 1.0)
+    return np.divide(1.0 + at_least, len(ordered) + 1.0, dtype=np.float64)
+
+
+def require_share(rate: float) -> None:
+    """`UsageError` where `rate` is not between 0 and 1."""
+    if not 0 < rate < 1:
+        raise UsageError(f"--unknown {rate:g} is no share of images.", "Give one between 0 and 1, such as 0.05.")
 
 
 def fewest_images(rate: float) -> int:
@@ -106,8 +113,7 @@ class Known:
 
     def require(self, rate: float) -> None:
         """`UsageError` where `rate` is none, or too small for that many validation images ever to show it."""
-        if not 0 < rate < 1:
-            raise UsageError(f"--unknown {rate:g} is no share of images.", "Give one between 0 and 1, such as 0.05.")
+        require_share(rate)
         images, needed = len(self.scores), fewest_images(rate)
         if images < needed:
             larger = f"Ask for a larger share, at least {_rounded_up(1 / (images + 1))}, or run" if images else "Run"

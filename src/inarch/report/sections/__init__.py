@@ -21,6 +21,7 @@ from inarch.report.sections import (
     reliability,
     source_classes,
     tested,
+    unknown,
 )
 
 # Each returns its section, or None where the run folder holds nothing for it.
@@ -36,6 +37,7 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     mistakes.section,
     per_class.section,
     reliability.section,
+    unknown.section,
     glance.section,
     cost.section,
     again.section,
