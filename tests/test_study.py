@@ -88,7 +88,8 @@ def test_a_study_leaves_ledger_results_report_model_and_checkpoints(full: Path) 
     validate_results(results_of(full))
     assert (full / "ledger.sqlite").is_file()
     assert "<html" in (full / "report.html").read_text()
-    assert {file.name for file in (full / "model").iterdir()} == {"card.json", "model.safetensors", "toy.py"}
+    kept = {"card.json", "model.safetensors", "toy.py", "original.safetensors", "known.json"}
+    assert {file.name for file in (full / "model").iterdir()} == kept
     assert list((full / "checkpoints").glob("*.safetensors"))
     assert not list(full.rglob("*.part"))
 
@@ -153,7 +154,7 @@ def test_the_same_command_in_two_folders_gives_the_same_results_but_for_cost(
 ) -> None:
     again = fitted(command, tmp_path / "again", *SHORT)
     assert without_cost(results_of(again)) == without_cost(results_of(short))
-    for name in ("card.json", "model.safetensors"):
+    for name in ("card.json", "model.safetensors", "original.safetensors", "known.json"):
         assert (again / "model" / name).read_bytes() == (short / "model" / name).read_bytes()
 
 
@@ -333,8 +334,8 @@ def test_a_checkpoint_that_a_power_cut_left_unfinished_is_trained_again(
         file.write_bytes(file.read_bytes()[:kept])
     fitted(command, out, *SHORT)
     assert without_cost(results_of(out)) == without_cost(results_of(short))
-    name = "model/model.safetensors"
-    assert (out / name).read_bytes() == (short / name).read_bytes()
+    for name in ("model/model.safetensors", "model/original.safetensors"):
+        assert (out / name).read_bytes() == (short / name).read_bytes()
 
 
 # Other arguments in the same folder
@@ -774,7 +775,8 @@ def test_an_adapted_model_is_itself_a_source(adapted: Path, place: Path, tmp_pat
 def test_the_model_folder_works_wherever_it_is_moved(full: Path, place: Path, tmp_path: Path) -> None:
     shutil.copytree(full / "model", tmp_path / "moved")
     image = place / "images" / "red" / "1.png"
-    assert api.load(tmp_path / "moved").predict([image]) == api.load(full).predict([image])
+    asked: dict[str, Any] = {"source_classes": True, "unknown": 0.5}
+    assert api.load(tmp_path / "moved").predict([image], **asked) == api.load(full).predict([image], **asked)
 
 
 def test_the_python_file_of_a_source_goes_with_the_model_and_a_changed_copy_is_refused(
