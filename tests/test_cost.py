@@ -14,7 +14,8 @@ from inarch.features.store import Keeping
 from inarch.launch.cost import CostModel, Speeds
 from inarch.launch.here import Workbench
 from inarch.network.grafts import Configuration
-from inarch.training.fit import Watch, view_number
+from inarch.training.fit import Watch
+from inarch.training.order import view_number
 from inarch.training.trial import Trial
 
 SPEEDS = Speeds(view=0.001, forward=0.01, training=0.04, head=0.004)

@@ -12,13 +12,13 @@ from typing import Annotated, Any, Literal, get_args
 
 import typer
 
+from inarch.catalogue import known
 from inarch.errors import UsageError
 from inarch.features.place import bytes_of
 from inarch.texts import seconds, sizes, some_of, views_of
 
 GraftName = Literal["replace", "retain", "deepen", "joined"]
 HarmoniserName = Literal["none", "l2", "batch"]
-MethodName = Literal["fine-tuning", "l2-sp"]
 SearchName = Literal["halving", "exhaustive"]
 OptimiserName = Literal["sgd", "adamw"]
 BalanceName = Literal["none", "loss", "sampler"]
@@ -93,7 +93,9 @@ StoreLimit = Annotated[
     Any,
     typer.Option(parser=bytes_of, metavar="SIZE", help="What the study may store there: 200MB, 4GiB; 0: nothing."),
 ]
-Method = Annotated[MethodName, typer.Option(help="How the target network is trained.")]
+Method = Annotated[
+    str, typer.Option(callback=known, metavar="NAME", help="How the target network is trained: see inarch methods.")
+]
 Search = Annotated[SearchName, typer.Option(help="Short trials first, or all in full.")]
 Optimiser = Annotated[OptimiserName, typer.Option(help="What takes the steps.")]
 Balance = Annotated[BalanceName, typer.Option(help="For unequal classes.")]

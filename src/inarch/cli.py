@@ -95,6 +95,15 @@ def stages(
 
 
 @app.command()
+def methods() -> None:
+    """List the ways to train the target network: what --method can name."""
+    from inarch.catalogue import METHODS
+    from inarch.terminal import methods_table
+
+    console.print(methods_table(METHODS))
+
+
+@app.command()
 def fit(
     data: ask.Data,
     source: ask.SourceText,

@@ -11,7 +11,7 @@ import torch
 
 from inarch.errors import UsageError
 from inarch.features.plan import PRECISIONS, Plan
-from inarch.methods import make_method
+from inarch.methods import make_method, method_class
 from inarch.network.grafts import GRAFT_NAMES, Configuration, configurations
 from inarch.network.layers import HARMONISERS
 from inarch.network.stages import Stages
@@ -91,7 +91,7 @@ class StudyOptions:
             )
         if self.search not in SEARCHES:
             raise UsageError(f"--search {self.search} is not known.", f"Choose from: {', '.join(SEARCHES)}.")
-        make_method(self.method)
+        method_class(self.method)
         self.configurations()
         self.settings(2, Plan())
 
@@ -154,16 +154,31 @@ def cut_indices(cuts: tuple[str, ...], staged: Stages) -> tuple[int, ...] | None
     return tuple(sorted(set(found)))
 
 
+def require_method(options: StudyOptions, staged: Stages) -> None:
+    """Raises `UsageError` where the method makes no sense for this source network or for one of the grafts."""
+    for configuration in options.configurations():
+        make_method(options.method).require(configuration, staged)
+
+
 def space_of(options: StudyOptions, staged: Stages, settings: TrainingSettings) -> Space:
     """Every track of the proposal that can be cut somewhere, with rates that stand for those of the range tests."""
-    cuts = cut_indices(options.cuts, staged)
-    tracks = tuple(Track(configuration, options.method, cuts) for configuration in options.configurations())
-    space = Space(len(staged.stages), tracks, settings, {}, options.seed, options.seeds, options.search)
-    proposal = tuple(track for track in tracks if space.cuts(track))
+    space = Space(len(staged.stages), (), settings, {}, options.seed, options.seeds, options.search)
+    proposal = tracks_of(options, space, cut_indices(options.cuts, staged))
     if not proposal:
+        deepest_only = method_class(options.method).deepest_only
+        where = f"{options.method} stands at the deepest cut: " if deepest_only else "Cuts go up to "
         raise UsageError(
             f"--cuts {','.join(options.cuts)} leaves no cut for {', '.join(options.grafts)}.",
-            f"A graft that replaces the classification layer can be cut from 0 to {space.stages - 1}.",
+            f"{where}{space.stages - 1} for a graft that replaces the classification layer, {space.stages} for others.",
         )
     space = replace(space, proposal=proposal)
     return replace(space, rates={track.configuration: 1.0 for track in space.tracks})
+
+
+def tracks_of(options: StudyOptions, space: Space, cuts: tuple[int, ...] | None) -> tuple[Track, ...]:
+    """The tracks of the proposal that can be cut somewhere; a method that trains new layers alone stands at one cut."""
+    tracks = [Track(configuration, options.method, cuts) for configuration in options.configurations()]
+    if method_class(options.method).deepest_only:
+        deepest = [space.deepest(track.configuration) for track in tracks]
+        tracks = [replace(t, cuts=(k,)) for t, k in zip(tracks, deepest, strict=True) if cuts is None or k in cuts]
+    return tuple(track for track in tracks if space.cuts(track))

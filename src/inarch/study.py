@@ -23,7 +23,7 @@ from inarch.launch.runner import TrialRunner
 from inarch.model import Delivered, write_model
 from inarch.network.adapted import stage
 from inarch.network.source import Source, SourceOptions, load_source
-from inarch.options import StudyOptions, cut_indices, space_of
+from inarch.options import StudyOptions, cut_indices, require_method, space_of
 from inarch.outcome import Outcome
 from inarch.preparation import (
     as_images,
@@ -61,7 +61,9 @@ def fit(
             loaded = load_source(source, source_options, announce=progress.announce)
             by_hand = options.stages or None
             staged = stage(loaded.network, loaded.classification_layer, loaded.input.example(), by_hand)
-            cut_indices(options.cuts, staged)  # a mistake in them must not decide what the run folder is
+            # A mistake in them must not decide what the run folder is.
+            cut_indices(options.cuts, staged)
+            require_method(options, staged)
         with profile.section("reading images"):
             dataset = open_images(data, loaded, options, folder, progress)
         with profile.section("measuring"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, final
@@ -16,7 +16,8 @@ from inarch.features.place import readable
 from inarch.launch.progress import Progress, Standing
 
 if TYPE_CHECKING:
-    from inarch.features.shelf import Entry
+    from inarch.catalogue import Entry
+    from inarch.features.shelf import Entry as Segment
     from inarch.network.stages import Stages
 
 
@@ -82,6 +83,14 @@ def stages_table(staged: Stages) -> Table:
     return table
 
 
+def methods_table(entries: Iterable[Entry]) -> Table:
+    """Every method, as `inarch methods` prints them."""
+    table = whole_table("method", "what it does", "paper")
+    for entry in entries:
+        table.add_row(entry.name, entry.line, entry.paper)
+    return table
+
+
 def results_table(results: Mapping[str, Any]) -> Table:
     """The test of the choice and of what it is compared with."""
     table = whole_table("", "configuration", "cut", "test accuracy", "95 % interval", "seeds")
@@ -123,12 +132,12 @@ def ranking_table(ranking: Mapping[str, Any]) -> Table:
     return table
 
 
-def store_table(entries: Sequence[Entry]) -> Table:
+def store_table(entries: Sequence[Segment]) -> Table:
     """What is stored, as `inarch store list` prints it: a row for all views of a split at a cut of a source.
 
     `entries` come most recently used first, and so do the rows. Segments whose manifest is damaged share a row.
     """
-    together: dict[tuple[str, ...], list[Entry]] = {}
+    together: dict[tuple[str, ...], list[Segment]] = {}
     for entry in entries:
         about = entry.manifest.about if entry.manifest else {}
         place = tuple(str(about.get(name, "unknown")) for name in ("source", "stage", "split"))

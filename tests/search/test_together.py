@@ -45,6 +45,12 @@ def test_trials_with_another_seed_or_other_settings_are_not_in_the_batch() -> No
     assert batches(space, [trial, *others]) == [(trial,), *((other,) for other in others)]
 
 
+def test_a_method_that_cannot_be_stacked_is_trained_trial_by_trial() -> None:
+    space = a_space()
+    found = [replace(trial, method="bi-tuning") for trial in probes_of(space)]
+    assert batches(space, found) == [(trial,) for trial in found]
+
+
 def test_batches_are_limited_and_come_in_the_order_of_the_round() -> None:
     space = a_space(("none", "l2", "batch"))
     found = batches(space, probes_of(space))

@@ -17,7 +17,7 @@ from workbench import SETTINGS, workbench
 from inarch.errors import TrainingError
 from inarch.features.store import PrefixStore
 from inarch.launch.here import TRIAL, Workbench
-from inarch.methods import ParameterGroup, make_method
+from inarch.methods import METHODS, ParameterGroup, make_method
 from inarch.network.adapted import AdaptedNetwork
 from inarch.network.grafts import GRAFT_NAMES, Configuration, graft_class
 from inarch.network.layers import HARMONISERS
@@ -111,6 +111,15 @@ def test_different_configurations_and_every_setting_equal_training_alone_in_floa
         labels = bench.store.images.labels["train"]
         labels[: len(labels) // 2] = 0
         alone, together = (in_double(bench, trials, together=way) for way in (False, True))
+    assert_same_states(together, alone, 1e-6)
+
+
+@pytest.mark.parametrize("method", [m.name for m in METHODS if m.together and m.name not in ("fine-tuning", "l2-sp")])
+def test_every_method_that_may_be_stacked_equals_training_alone_in_float64(tmp_path: Path, method: str) -> None:
+    trials = some_trials(configured("deepen", "l2"), Configuration("retain", "batch"), method=method)
+    with workbench(tmp_path) as bench:
+        alone, together = (in_double(bench, trials, together=way) for way in (False, True))
+        assert [type(some) for some in as_members(together)] == [Stack, Stack]
     assert_same_states(together, alone, 1e-6)
 
 

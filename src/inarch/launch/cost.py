@@ -13,7 +13,7 @@ from typing import final
 from inarch.features.store import Key, PrefixStore
 from inarch.network.adapted import stored_cut
 from inarch.network.stages import Stages
-from inarch.training.fit import view_number
+from inarch.training.order import view_number
 from inarch.training.trial import Trial
 
 # What a further trial adds to the steps of those that it is trained together with, roughly: none to nearly all of its

@@ -1,21 +1,52 @@
-"""Methods: how the target network is trained. One final class a file; `METHODS` lists them."""
+"""Methods: how the target network is trained. One final class a file, listed in `METHODS` and in `inarch.catalogue`."""
 
 from __future__ import annotations
 
-from inarch.errors import UsageError
+from inarch.catalogue import known
+from inarch.methods.auto_rgn import AutoRGN
+from inarch.methods.bi_tuning import BiTuning
+from inarch.methods.bss import BSS
+from inarch.methods.co_tuning import CoTuning
+from inarch.methods.delta import DELTA
 from inarch.methods.fine_tuning import FineTuning
+from inarch.methods.gradual import Gradual
 from inarch.methods.l2_sp import L2SP
-from inarch.methods.method import Method, ParameterGroup, Rates
+from inarch.methods.layer_decay import LayerDecay
+from inarch.methods.linear_probe import LinearProbe
+from inarch.methods.lp_ft import LPFT
+from inarch.methods.lwf import LwF
+from inarch.methods.method import Method, ParameterGroup, Rates, Step, Task
+from inarch.methods.rifle import RIFLE
+from inarch.methods.stochnorm import StochNorm
+from inarch.methods.wise_ft import WiSEFT
 
-METHODS: tuple[type[FineTuning] | type[L2SP], ...] = (FineTuning, L2SP)
+METHODS: tuple[type[Method], ...] = (
+    FineTuning,
+    LinearProbe,
+    LPFT,
+    Gradual,
+    LayerDecay,
+    L2SP,
+    DELTA,
+    BSS,
+    StochNorm,
+    CoTuning,
+    LwF,
+    RIFLE,
+    BiTuning,
+    AutoRGN,
+    WiSEFT,
+)
 
-__all__ = ["L2SP", "METHODS", "FineTuning", "Method", "ParameterGroup", "Rates", "make_method"]
+__all__ = ["METHODS", "Method", "ParameterGroup", "Rates", "Step", "Task", "make_method", "method_class"]
+
+
+def method_class(name: str) -> type[Method]:
+    """The method of that name; an unknown one is a `UsageError`."""
+    wanted = known(name)
+    return next(method for method in METHODS if method.name == wanted)
 
 
 def make_method(name: str) -> Method:
     """The method of that name with its default settings; an unknown name is a `UsageError`."""
-    for method in METHODS:
-        if method.name == name:
-            return method()
-    known = ", ".join(m.name for m in METHODS)
-    raise UsageError(f"There is no method called '{name}'.", f"Choose one of: {known}.")
+    return method_class(name)()

@@ -1,13 +1,18 @@
-"""What a method is: the hooks that the training loop calls."""
+"""What a method is: the hooks that the training loop calls, and what it hands to them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from inarch.network.adapted import AdaptedNetwork
+from inarch.network.grafts import Configuration
+from inarch.network.stages import Stages
 
 
 @dataclass(frozen=True)
@@ -21,36 +26,124 @@ class Rates:
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Parameters that learn at one rate."""
+    """Parameters that learn at one rate.
+
+    factor: of the rate at each step (from 0); None follows the loop's schedule over all steps.
+    """
 
     parameters: list[nn.Parameter]
     learning_rate: float
     weight_decay: float
+    factor: Callable[[int], float] | None = None
 
 
-class Method(Protocol):
-    """A way to train. A new instance serves one trial, so hooks may keep state.
+@dataclass(frozen=True)
+class Task:
+    """What a trial is about, as far as a method may ask.
 
-    `prepare` sees the network before its first step, `groups` says which parameters learn and how fast, `loss` turns
-    the supervised loss of a batch into the one that is minimised, `finish` sees the trained network.
+    seed: of the trial. epochs, steps: of the whole training. classes: of the target. labels [images]: of the training
+    split. schedule: the loop's factor on rates at a step of so many. autocast: the context of forward passes behind the
+    stored cut. evaluation: activations at the stored cut of the evaluation view of the training split, in its order, in
+    batches. batches: stored activations and labels of an epoch as the loop takes them, its view included.
+    """
+
+    seed: int
+    epochs: int
+    steps: int
+    classes: int
+    labels: Tensor
+    schedule: Callable[[int, int], float]
+    autocast: Callable[[], AbstractContextManager[object]]
+    evaluation: Callable[[], Iterator[Tensor]]
+    batches: Callable[[int], Iterator[tuple[Tensor, Tensor]]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of one trial, from 0: what went into its loss.
+
+    supervised: the loss so far, a number. labels [images]. logits [images, classes]: of the target. features: what the
+    graft saw as penultimate features, [images, channels] or [images, channels, height, width]; they depend on no
+    parameter where no stage before them trains. source_logits [images, source classes]: None where the graft replaced
+    the classification layer. stored: activations at the stored cut. another_view: those of the same images in the view
+    of the next epoch (of the first, in the last).
+    """
+
+    number: int
+    epoch: int
+    supervised: Tensor
+    labels: Tensor
+    logits: Tensor
+    features: Tensor
+    source_logits: Tensor | None
+    stored: Tensor
+    another_view: Callable[[], Tensor]
+
+
+class Method:
+    """A way to train; each hook does what plain fine-tuning does unless a method says otherwise.
+
+    A new instance serves one trial, so hooks may keep state. Settings are dataclass fields. What is frozen stays
+    frozen: a method acts on what trains behind the cut, and where only new layers train most methods are plain
+    fine-tuning, because there is nothing for them to act on.
+
+    together: whether its trials may be computed as a stack (`training/members.py`), where no member's graft is called.
+    deepest_only: whether it trains new layers alone, so that it stands at the deepest cut and at no other.
     """
 
     name: ClassVar[str]
-    paper: ClassVar[str]
+    together: ClassVar[bool] = True
+    deepest_only: ClassVar[bool] = False
 
-    def prepare(self, network: AdaptedNetwork) -> None: ...
+    def require(self, configuration: Configuration, staged: Stages) -> None:
+        """Raises `UsageError` where the method makes no sense for the graft or the source network."""
 
-    def groups(self, network: AdaptedNetwork, rates: Rates) -> list[ParameterGroup]: ...
+    def prepare(self, network: AdaptedNetwork, task: Task) -> None:
+        """Sees the network before its first step, with the weights of the source."""
 
-    def loss(self, supervised: Tensor, network: AdaptedNetwork) -> Tensor: ...
+    def groups(self, network: AdaptedNetwork, rates: Rates) -> list[ParameterGroup]:
+        """Which parameters learn, and how fast; asked once, after `prepare`."""
+        return old_and_new(network, rates)
 
-    def finish(self, network: AdaptedNetwork) -> None: ...
+    def begin(self, network: AdaptedNetwork, number: int) -> None:
+        """Comes before the forward pass of every step."""
+
+    def loss(self, network: AdaptedNetwork, step: Step) -> Tensor:
+        """What is minimised."""
+        return step.supervised
+
+    def finish(self, network: AdaptedNetwork) -> None:
+        """Sees the trained network, before it is validated for the last time."""
+
+    def release(self) -> None:
+        """Comes last, however training ended: takes away what hangs on modules, which all trials share."""
 
 
 def old_and_new(network: AdaptedNetwork, rates: Rates) -> list[ParameterGroup]:
     """One group for what trains of the source network, one for the new layers; empty groups are left out."""
-    groups = [
+    return not_empty(
         ParameterGroup(network.old_parameters(), rates.old, rates.weight_decay),
         ParameterGroup(network.new_parameters(), rates.new, rates.weight_decay),
+    )
+
+
+def stage_groups(network: AdaptedNetwork, rates: Rates, factor: float = 1.0) -> list[ParameterGroup]:
+    """One group a stage, each slower by `factor` than the one behind it, the last at the old layers' rate; then new."""
+    stages = network.old_stages()
+    old = [
+        ParameterGroup(parameters, rates.old / factor ** (max(stages) - index), rates.weight_decay)
+        for index, parameters in stages.items()
     ]
+    return not_empty(*old, ParameterGroup(network.new_parameters(), rates.new, rates.weight_decay))
+
+
+def not_empty(*groups: ParameterGroup) -> list[ParameterGroup]:
+    """Those groups that have parameters."""
     return [group for group in groups if group.parameters]
+
+
+def plus_decay(penalty: Tensor, network: AdaptedNetwork, strength: float) -> Tensor:
+    """The penalty and strength / 2 |w|^2 over the weights of the new layers, biases and harmonising scales left out."""
+    for parameter in (p for p in network.new_parameters() if p.ndim >= 2):
+        penalty = penalty + strength / 2 * torch.sum(parameter**2)
+    return penalty

@@ -34,6 +34,8 @@ class AdaptedNetwork(nn.Module):
     `cut` counts the frozen stages, from 0 to the number of stages; the last stage is the classification layer.
     `stored_cut` is the deepest cut whose activations never change while this network trains: all training needs are
     those activations and `from_stored`. The modules are shared with the source network, not copied.
+
+    `held` counts the stages that stand still now: those of the cut, or more where a method lets some rest for a while.
     """
 
     def __init__(self, staged: Stages, configuration: Configuration, widths: Widths, *, cut: int, seed: int) -> None:
@@ -49,21 +51,34 @@ class AdaptedNetwork(nn.Module):
         self.suffix = staged.segment(self.stored_cut, max(last, self.stored_cut))
         self.layer = staged.segment(last, last + 1) if graft.keeps_layer and self.stored_cut <= last else None
         self.graft = build_graft(configuration, widths, seed)
-        self._freeze(layer_too=cut > last)
+        self._freeze(cut)
 
-    def _freeze(self, *, layer_too: bool) -> None:
-        self._frozen = [self.prefix, *([self.layer] if layer_too and self.layer is not None else [])]
+    def _freeze(self, stages: int) -> None:
+        last = len(self.staged.stages) - 1
+        self.held = stages
+        self._frozen = [self.prefix, *([self.layer] if stages > last and self.layer is not None else [])]
+        resting = self.staged.segment(self.stored_cut, min(stages, last)) if stages > self.stored_cut else None
+        # Modules of the suffix by name: a segment of a traced network has modes of its own where it holds no layers.
+        self._resting = [path for path, _ in resting.named_modules() if path] if resting is not None else []
         for parameter in self.parameters():
             parameter.requires_grad_(True)
-        for module in self._frozen:
+        for module in self._frozen if resting is None else [*self._frozen, resting]:
             for parameter in module.parameters():
                 parameter.requires_grad_(False)
+
+    def hold(self, stages: int) -> None:
+        """Lets the first `stages` stages stand still from now on, as if they were frozen; never less than the cut."""
+        if max(stages, self.cut) != self.held:
+            self._freeze(max(stages, self.cut))
+            self.train(self.training)
 
     def train(self, mode: bool = True) -> AdaptedNetwork:
         """Training mode for what trains; frozen stages stay in evaluation mode (batch normalisation, dropout)."""
         super().train(mode)
         for module in self._frozen:
             module.eval()
+        for path in self._resting:
+            self.suffix.get_submodule(path).training = False
         return self
 
     def from_stored(self, stored: Tensor) -> Tensor:
@@ -85,6 +100,16 @@ class AdaptedNetwork(nn.Module):
         new = {id(p) for p in self.graft.parameters()}
         return [p for p in self.parameters() if p.requires_grad and id(p) not in new]
 
+    def old_stages(self) -> dict[int, list[nn.Parameter]]:
+        """What trains of each stage of the source network behind the cut, by the stage's index from 1."""
+        trained = {id(p) for p in self.old_parameters()}
+        used = len(self.staged.stages) - (0 if self.layer is not None else 1)
+        found = {}
+        for index in range(self.cut + 1, used + 1):
+            stage = self.staged.segment(index - 1, index)
+            found[index] = [p for p in stage.parameters() if id(p) in trained]
+        return found
+
     def new_parameters(self) -> list[nn.Parameter]:
         """What the graft brought."""
         return list(self.graft.parameters())
@@ -100,7 +125,7 @@ class AdaptedNetwork(nn.Module):
         whole = AdaptedNetwork(self.staged, self.configuration, self.widths, cut=0, seed=0)
         here = {_bare(name): value for name, value in self.state_dict().items()}
         state = {name: here[_bare(name)] for name in whole.state_dict()}
-        self._freeze(layer_too=self.cut >= len(self.staged.stages))  # the modules are shared: `whole` has freed them
+        self._freeze(self.cut)  # the modules are shared: `whole` has freed them
         return state
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from inarch.methods import method_class
 from inarch.network.adapted import stored_cut
 from inarch.search.space import Space
 from inarch.training.trial import Trial
@@ -23,16 +24,17 @@ Batch = tuple[Trial, ...]
 def batches(space: Space, trials: Iterable[Trial]) -> list[Batch]:
     """The trials in batches, in the order of each batch's first trial.
 
-    Together are trials that read the same activations in the same order (stored cut, seed, settings) and in which only
-    new layers train, at most `LARGEST` of them; every other trial is a batch of its own. Trials with different seeds
-    are not stacked: their activations have to be computed for each seed, and that takes most of their time.
+    Together are trials that read the same activations in the same order (stored cut, seed, settings), in which only new
+    layers train and whose method can be stacked, at most `LARGEST` of them; every other trial is a batch of its own.
+    Trials with different seeds are not stacked: their activations have to be computed for each seed, and that takes
+    most of their time.
     """
     trials = list(trials)
     found: dict[object, list[Trial]] = {}
     for trial in trials:
         cut = stored_cut(trial.configuration, trial.cut, space.stages)
-        only_new = trial.cut == space.deepest(trial.configuration)
-        found.setdefault((cut, trial.seed, trial.settings) if only_new else trial.key, []).append(trial)
+        stacked = trial.cut == space.deepest(trial.configuration) and method_class(trial.method).together
+        found.setdefault((cut, trial.seed, trial.settings) if stacked else trial.key, []).append(trial)
     order = {trial.key: place for place, trial in enumerate(trials)}
     parts = [tuple(group[i : i + LARGEST]) for group in found.values() for i in range(0, len(group), LARGEST)]
     return sorted(parts, key=lambda batch: order[batch[0].key])

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 import numpy as np
@@ -17,14 +18,13 @@ from torch.nn import functional as F
 from inarch.errors import TrainingError
 from inarch.features.machine import Machine
 from inarch.features.store import PrefixStore
-from inarch.methods import Method, ParameterGroup, Rates
+from inarch.methods import Method, ParameterGroup, Rates, Step
 from inarch.network.adapted import AdaptedNetwork
 from inarch.training.members import Alone, Members, as_members, logits_of
+from inarch.training.order import Course, class_weights, course_of
 from inarch.training.schedule import warmup_cosine
+from inarch.training.task import task_of
 from inarch.training.trial import TrainingSettings, Trial
-
-# View numbers of one seed lie together, and no two seeds share a view.
-VIEWS_A_SEED = 100_000
 
 
 class OutOfTimeError(Exception):
@@ -87,27 +87,30 @@ def train_together(
     """
     if len({(trial.seed, trial.settings, trial.views) for trial in trials}) != 1:
         raise ValueError("trials that are trained together must have the same seed, settings and views")
-    settings, seed, views, labels = trials[0].settings, trials[0].seed, trials[0].views, store.images.labels
-    orders = [epoch_order(labels["train"], settings, seed, epoch) for epoch in range(settings.epochs)]
-    batches = [split_batches(order, settings.batch_size) for order in orders]
-    learner = _Learner(networks, trials, store, methods, steps=sum(map(len, batches)))
-    epochs: list[list[Epoch]] = [[] for _ in trials]
-    validation = np.zeros((len(trials), 0, store.images.classes))
-    with own_randomness(seed, store.machine):
-        for number, epoch_batches in enumerate(batches):
-            learner.train(True)
-            total = np.zeros(len(trials))
-            for positions in epoch_batches:
-                total += np.multiply(learner.step(positions, view_number(seed, number, views)), len(positions))
-                if not learner.alive:
-                    return [learner.failed[i] for i in range(len(trials))]
-                watch.step(learner.done, learner.steps)
-            if number == settings.epochs - 1:
-                learner.finish()
-            validation = learner.validate()
-            correct = (validation.argmax(axis=2) == labels["validation"]).mean(axis=1)
-            for found, loss, accuracy in zip(epochs, total / sum(map(len, epoch_batches)), correct, strict=True):
-                found.append(Epoch(float(loss), float(accuracy)))
+    labels = store.images.labels
+    course = course_of(trials[0], labels["train"])
+    try:
+        with own_randomness(trials[0].seed, store.machine):
+            learner = _Learner(networks, trials, store, methods, course)
+            epochs: list[list[Epoch]] = [[] for _ in trials]
+            validation = np.zeros((len(trials), 0, store.images.classes))
+            for number, batches in enumerate(course.batches):
+                learner.train(True)
+                total = np.zeros(len(trials))
+                for positions in batches:
+                    total += np.multiply(learner.step(number, positions), len(positions))
+                    if not learner.alive:
+                        return [learner.failed[i] for i in range(len(trials))]
+                    watch.step(learner.done, course.steps)
+                if number == len(course.batches) - 1:
+                    learner.finish()
+                validation = learner.validate()
+                correct = (validation.argmax(axis=2) == labels["validation"]).mean(axis=1)
+                for found, loss, accuracy in zip(epochs, total / sum(map(len, batches)), correct, strict=True):
+                    found.append(Epoch(float(loss), float(accuracy)))
+    finally:
+        for method in methods:
+            method.release()
     return [learner.failed.get(i) or Trained(tuple(epochs[i]), validation[i]) for i in range(len(trials))]
 
 
@@ -121,29 +124,28 @@ class _Learner:
         trials: Sequence[Trial],
         store: PrefixStore,
         methods: Sequence[Method],
-        steps: int,
+        course: Course,
     ) -> None:
         self._networks, self._trials, self._store, self._methods = networks, trials, store, methods
-        self._settings, device = trials[0].settings, store.machine.device
-        for network, method in zip(networks, methods, strict=True):
+        self._course, self._settings, device = course, trials[0].settings, store.machine.device
+        for network, trial, method in zip(networks, trials, methods, strict=True):
             network.to(device)
-            method.prepare(network)
+            method.prepare(network, task_of(trial, network.stored_cut, course, store))
         self._members = as_members(networks)
         # Results come member by member: where among them each trial stands.
-        self._places = np.argsort([number for some in self._members for number in some.numbers]).tolist()
+        numbers = [(member, number) for member, some in enumerate(self._members) for number in some.numbers]
+        self._places = np.argsort([number for _, number in numbers]).tolist()
+        self._member_at = [member for member, _ in numbers]
         labels = store.images.labels["train"]
         self._labels = torch.from_numpy(labels).to(device)
         balanced = self._settings.balance == "loss"
         self._weights = class_weights(labels, store.images.classes).to(device) if balanced else None
-        groups: list[ParameterGroup] = []
+        self._groups: list[ParameterGroup] = []
         for network, trial, method in zip(networks, trials, methods, strict=True):
             rates = Rates(trial.learning_rate, trial.new_layer_learning_rate, self._settings.weight_decay)
-            groups += method.groups(network, rates)
-        self._optimiser = make_optimiser(groups, self._settings)
-        self._schedule = torch.optim.lr_scheduler.LambdaLR(
-            self._optimiser, lambda step: warmup_cosine(step, steps, self._settings.warmup)
-        )
-        self.done, self.steps = 0, steps
+            self._groups += method.groups(network, rates)
+        self._optimiser = make_optimiser(self._groups, self._settings)
+        self.done = 0
         # Trials that still train, and why the others do not.
         self.alive = list(range(len(trials)))
         self.failed: dict[int, TrainingError] = {}
@@ -152,17 +154,11 @@ class _Learner:
         for some in self._members:
             some.train(mode)
 
-    def step(self, positions: np.ndarray, view: int) -> list[float]:
+    def step(self, epoch: int, positions: np.ndarray) -> list[float]:
         """One step on the images at `positions` of the training split; returns the loss of each trial."""
-        stored = self._store.read(self._networks[0].stored_cut, "train", positions, view)
-        with self._store.machine.autocast():
-            logits = logits_of(self._members, stored)
-        found = supervised_losses(logits, self._labels[positions], self._weights, self._settings.label_smoothing)
-        supervised = found.unbind()
-        losses = [
-            method.loss(supervised[place], network)
-            for place, network, method in zip(self._places, self._networks, self._methods, strict=True)
-        ]
+        for network, method in zip(self._networks, self._methods, strict=True):
+            method.begin(network, self.done)
+        losses = self._losses(epoch, positions)
         self.done += 1
         values = torch.stack([loss.detach() for loss in losses]).tolist()
         self._require_finite(values, "training loss")
@@ -174,9 +170,36 @@ class _Learner:
                 some.share_gradients()
             for i in self.failed:
                 _rest(self._networks[i])
+            self._set_rates()
             self._optimiser.step()
-            self._schedule.step()
         return values
+
+    def _losses(self, epoch: int, positions: np.ndarray) -> list[Tensor]:
+        """What each trial minimises on the images at `positions` of the training split."""
+        read = partial(self._store.read, self._networks[0].stored_cut, "train", positions)
+        stored, labels = read(self._course.views[epoch]), self._labels[positions]
+        with self._store.machine.autocast():
+            outputs = [some.outputs(stored) for some in self._members]
+            logits = logits_of(outputs)
+        found = supervised_losses(logits, labels, self._weights, self._settings.label_smoothing)
+        supervised, each = found.unbind(), logits.unbind()
+        another = partial(read, self._course.view_after(epoch))
+        losses = []
+        for place, network, method in zip(self._places, self._networks, self._methods, strict=True):
+            seen = outputs[self._member_at[place]]
+            step = Step(
+                self.done, epoch, supervised[place], labels, each[place], seen.features, seen.source_logits, stored,
+                another,
+            )  # fmt: skip
+            losses.append(method.loss(network, step))
+        return losses
+
+    def _set_rates(self) -> None:
+        """The rates of the step that was just computed."""
+        number = self.done - 1
+        usual = warmup_cosine(number, self._course.steps, self._settings.warmup)
+        for group, options in zip(self._groups, self._optimiser.param_groups, strict=True):
+            options["lr"] = group.learning_rate * (usual if group.factor is None else group.factor(number))
 
     def finish(self) -> None:
         for network, method in zip(self._networks, self._methods, strict=True):
@@ -196,8 +219,8 @@ class _Learner:
             trial = self._trials[i]
             self.alive.remove(i)
             self.failed[i] = TrainingError(
-                f"The {name} became {values[i]} at step {self.done} of {self.steps} (learning rates: old layers "
-                f"{trial.learning_rate:g}, new layers {trial.new_layer_learning_rate:g}).",
+                f"The {name} became {values[i]} at step {self.done} of {self._course.steps} (learning rates: "
+                f"old layers {trial.learning_rate:g}, new layers {trial.new_layer_learning_rate:g}).",
                 "Other rates are tried; nothing needs to be done.",
             )
 
@@ -232,40 +255,10 @@ def _probabilities(members: Sequence[Members], cut: int, store: PrefixStore, spl
     with store.profile.section(f"evaluation on {split}"), torch.no_grad():
         for stored in store.batches(cut, split):
             with store.machine.autocast():
-                logits = logits_of(members, stored)
+                logits = logits_of([some.outputs(stored) for some in members])
             parts.append(logits.softmax(dim=2).cpu())
     networks = sum(len(some.numbers) for some in members)
     return torch.cat(parts, dim=1).numpy() if parts else np.zeros((networks, 0, store.images.classes), np.float32)
-
-
-def view_number(seed: int, epoch: int, views: int) -> int:
-    """The view of an epoch, of so many `views` in turn (0: a fresh one every epoch).
-
-    Every seed has views of its own, or the spread over seeds would be underestimated.
-    """
-    return seed * VIEWS_A_SEED + (epoch % views if views else epoch)
-
-
-def epoch_order(labels: np.ndarray, settings: TrainingSettings, seed: int, epoch: int) -> np.ndarray:
-    """Positions in the training split in the order of an epoch; with the balanced sampler, drawn with replacement."""
-    random = np.random.Generator(np.random.Philox(key=[seed, epoch]))
-    if settings.balance != "sampler":
-        return random.permutation(len(labels))
-    share = 1.0 / np.bincount(labels)[labels]
-    return random.choice(len(labels), size=len(labels), p=share / share.sum())
-
-
-def split_batches(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Batches of an epoch. A last batch of one image joins the one before: batch normalisation cannot train on it."""
-    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    if len(batches) > 1 and len(batches[-1]) == 1:
-        batches[-2:] = [np.concatenate(batches[-2:])]
-    return batches
-
-
-def class_weights(labels: np.ndarray, classes: int) -> Tensor:
-    """Weights inversely proportional to class counts, with mean 1 over the training images."""
-    return torch.from_numpy(len(labels) / (classes * np.bincount(labels, minlength=classes))).float()
 
 
 def make_optimiser(groups: list[ParameterGroup], settings: TrainingSettings) -> torch.optim.Optimizer:

@@ -6,6 +6,7 @@ Both give logits for all of their members, so the loop does not know which it ha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, final
 
 import torch
@@ -18,6 +19,18 @@ from inarch.network.stacked import share_gradients, stack_modules, stackable
 STACKED_AT_MOST = 100_000
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """What members make of a batch: target logits [members, images, classes], and what the grafts of all saw for it.
+
+    features: penultimate features. source_logits: None where the graft replaced the classification layer.
+    """
+
+    logits: Tensor
+    features: Tensor
+    source_logits: Tensor | None
+
+
 class Members(Protocol):
     """numbers: which of the loop's networks they are."""
 
@@ -26,8 +39,8 @@ class Members(Protocol):
 
     def train(self, mode: bool) -> None: ...
 
-    def logits(self, stored: Tensor) -> Tensor:
-        """Target logits [members, images, classes] from activations at the networks' `stored_cut`."""
+    def outputs(self, stored: Tensor) -> Outputs:
+        """What the members make of activations at the networks' `stored_cut`."""
         ...
 
     def share_gradients(self) -> None:
@@ -45,8 +58,9 @@ class Alone:
     def train(self, mode: bool) -> None:
         self._network.train(mode)
 
-    def logits(self, stored: Tensor) -> Tensor:
-        return self._network.from_stored(stored).unsqueeze(0)
+    def outputs(self, stored: Tensor) -> Outputs:
+        inputs = self._network.graft_inputs(stored)
+        return Outputs(self._network.graft(*inputs).unsqueeze(0), *inputs)
 
     def share_gradients(self) -> None:
         pass
@@ -69,8 +83,9 @@ class Stack:
         self._networks[0].train(mode)
         self._graft.train(mode)
 
-    def logits(self, stored: Tensor) -> Tensor:
-        return self._graft(*self._networks[0].graft_inputs(stored))
+    def outputs(self, stored: Tensor) -> Outputs:
+        inputs = self._networks[0].graft_inputs(stored)
+        return Outputs(self._graft(*inputs), *inputs)
 
     def share_gradients(self) -> None:
         share_gradients(self._pairs)
@@ -96,11 +111,11 @@ def as_members(networks: Sequence[AdaptedNetwork]) -> list[Members]:
     ]
 
 
-def logits_of(members: Sequence[Members], stored: Tensor) -> Tensor:
-    """Target logits [networks, images, classes] of all members, in the order of their numbers joined up.
+def logits_of(outputs: Sequence[Outputs]) -> Tensor:
+    """Target logits [networks, images, classes] of several members, in the order of their numbers joined up.
 
     In fp32 at least: losses and probabilities are not computed in less.
     """
-    parts = [some.logits(stored) for some in members]
+    parts = [found.logits for found in outputs]
     logits = torch.cat(parts) if len(parts) > 1 else parts[0]
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -19,7 +19,8 @@ from torch.nn import functional as F
 from inarch.features.store import PrefixStore
 from inarch.methods import ParameterGroup
 from inarch.network.adapted import AdaptedNetwork
-from inarch.training.fit import class_weights, epoch_order, make_optimiser, own_randomness, split_batches, view_number
+from inarch.training.fit import make_optimiser, own_randomness
+from inarch.training.order import class_weights, epoch_order, split_batches, view_number
 from inarch.training.trial import TrainingSettings
 
 STEPS = 100

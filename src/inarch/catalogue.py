@@ -1,0 +1,106 @@
+"""Every method in one line and with its paper, in the order of `inarch.methods.METHODS`.
+
+Apart from the methods themselves so that the command line can list them without waiting for PyTorch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from inarch.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method as people meet it: its name in `--method`, what it does, and where it comes from."""
+
+    name: str
+    line: str
+    paper: str
+
+
+METHODS = (
+    Entry(
+        "fine-tuning",
+        "everything behind the cut is trained, old layers at their own rate",
+        "Yosinski et al., NeurIPS 2014, arXiv 1411.1792",
+    ),
+    Entry(
+        "linear-probe",
+        "everything old stays frozen, new layers alone are trained",
+        "Kornblith, Shlens, Le, CVPR 2019, arXiv 1805.08974",
+    ),
+    Entry(
+        "lp-ft",
+        "a linear probe, then fine-tuning from what it has learned",
+        "Kumar et al., ICLR 2022, arXiv 2202.10054",
+    ),
+    Entry(
+        "gradual",
+        "stages are unfrozen one after the other, from the last to the first",
+        "Howard, Ruder, ACL 2018, arXiv 1801.06146",
+    ),
+    Entry(
+        "layer-decay",
+        "the earlier a stage, the slower it learns",
+        "Howard, Ruder, ACL 2018, arXiv 1801.06146",
+    ),
+    Entry(
+        "l2-sp",
+        "weights decay towards the source network's instead of towards zero",
+        "Li, Grandvalet, Davoine, ICML 2018, arXiv 1802.01483",
+    ),
+    Entry(
+        "delta",
+        "feature maps stay near the source network's where they matter",
+        "Li et al., ICLR 2019, arXiv 1901.09229",
+    ),
+    Entry(
+        "bss",
+        "the smallest singular values of a batch of features are pushed to zero",
+        "Chen et al., NeurIPS 2019",
+    ),
+    Entry(
+        "stochnorm",
+        "batch normalisation takes batch or moving statistics at random",
+        "Kou et al., NeurIPS 2020",
+    ),
+    Entry(
+        "co-tuning",
+        "related source classes are a second label for every image",
+        "You et al., NeurIPS 2020",
+    ),
+    Entry(
+        "lwf",
+        "source logits stay near those of the original network",
+        "Li, Hoiem, ECCV 2016, arXiv 1606.09282",
+    ),
+    Entry(
+        "rifle",
+        "the last layer starts anew in the middle of training",
+        "Li et al., ICML 2020, arXiv 2007.03349",
+    ),
+    Entry(
+        "bi-tuning",
+        "contrastive losses on features and on a projection of them",
+        "Zhong et al., arXiv 2011.06182",
+    ),
+    Entry(
+        "auto-rgn",
+        "weights learn as fast as their gradients are large beside them",
+        "Lee et al., ICLR 2023, arXiv 2210.11466",
+    ),
+    Entry(
+        "wise-ft",
+        "the mean of the weights before (a linear probe) and after fine-tuning",
+        "Wortsman et al., CVPR 2022, arXiv 2109.01903",
+    ),
+)
+
+
+def known(name: str) -> str:
+    """The name of a method as it is; an unknown one is a `UsageError`."""
+    names = [entry.name for entry in METHODS]
+    if name not in names:
+        raise UsageError(f"There is no method called '{name}'.", f"Choose one of: {', '.join(names)}.")
+    return name

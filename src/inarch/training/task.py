@@ -1,0 +1,36 @@
+"""What a trial tells its method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from inarch.features.store import PrefixStore
+from inarch.methods import Task
+from inarch.training.order import Course
+from inarch.training.schedule import warmup_cosine
+from inarch.training.trial import Trial
+
+
+def task_of(trial: Trial, cut: int, course: Course, store: PrefixStore) -> Task:
+    """The task of a trial whose network reads activations at `cut`."""
+    labels = torch.from_numpy(store.images.labels["train"]).to(store.machine.device)
+
+    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for positions in course.batches[epoch]:
+            yield store.read(cut, "train", positions, course.views[epoch]), labels[positions]
+
+    return Task(
+        seed=trial.seed,
+        epochs=trial.settings.epochs,
+        steps=course.steps,
+        classes=store.images.classes,
+        labels=labels,
+        schedule=lambda step, steps: warmup_cosine(step, steps, trial.settings.warmup),
+        autocast=store.machine.autocast,
+        # Kept nowhere: no room was set aside for this view of the training split.
+        evaluation=lambda: store.once(cut, "train"),
+        batches=batches,
+    )

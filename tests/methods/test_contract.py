@@ -1,0 +1,113 @@
+"""What every method must keep to, on every graft: frozen is frozen, runs repeat, losses fall, states load."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from workbench import SETTINGS, workbench
+
+from inarch.catalogue import METHODS as ENTRIES
+from inarch.errors import UsageError
+from inarch.features.shelf import Shelf
+from inarch.features.store import Keeping
+from inarch.launch.here import TRIAL, Workbench
+from inarch.methods import METHODS, make_method, method_class
+from inarch.network.grafts import GRAFT_NAMES, Configuration, graft_class
+from inarch.training.fit import OutOfTimeError, Watch, predict, train
+from inarch.training.trial import Trial
+
+EPOCHS = 6
+NAMES = [method.name for method in METHODS]
+
+
+def a_trial(method: str, graft: str, cut: int = 1) -> Trial:
+    deepest = 3 if graft_class(graft).keeps_layer else 2
+    cut = deepest if method_class(method).deepest_only else cut
+    configuration = Configuration(graft, "l2", (8,) if graft == "deepen" else ())
+    return Trial(configuration, cut, method, 0.002 if cut < deepest else 0.0, 0.01, 1, replace(SETTINGS, epochs=EPOCHS))
+
+
+def hooks(bench: Workbench) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in bench._network.modules())
+
+
+@pytest.mark.parametrize("graft", GRAFT_NAMES)
+@pytest.mark.parametrize("method", NAMES)
+def test_frozen_stays_frozen_the_loss_falls_and_a_checkpoint_predicts_what_was_recorded(
+    tmp_path: Path, method: str, graft: str
+) -> None:
+    trial = a_trial(method, graft)
+    with workbench(tmp_path, epochs=EPOCHS) as bench:
+        source = {name: value.clone() for name, value in bench._network.state_dict().items()}
+        bench.run([trial], Watch())
+        after = {name: value.clone() for name, value in bench._network.state_dict().items()}
+        (record,) = bench.folder.ledger.records(TRIAL)
+        restored = predict(bench.restore(trial), bench.store, "validation")
+        left = hooks(bench)
+        stages = bench.staged.stages
+        used = len(stages) if graft_class(graft).keeps_layer else len(stages) - 1
+        names = {s.index: bench.staged.parameter_names(s.index) for s in stages}  # type: ignore[attr-defined]
+    for index, inside in names.items():
+        same = [torch.equal(source[name], after[name]) for name in inside]
+        if index <= trial.cut or index > used:
+            assert all(same), f"stage {index} should not have moved"
+        else:
+            weights = [s for s, name in zip(same, inside, strict=True) if source[name].ndim >= 2]
+            assert not any(weights), f"stage {index} should have moved"
+    losses = [epoch["training_loss"] for epoch in record.outcome["epochs"]]
+    assert losses[-1] < losses[0] - 0.05
+    assert np.array_equal(restored.astype(np.float32), record.arrays["validation"])
+    assert left == 0
+
+
+@pytest.mark.parametrize("graft", GRAFT_NAMES)
+@pytest.mark.parametrize("method", NAMES)
+def test_two_runs_are_equal_with_activations_in_memory_and_with_them_on_a_disk(
+    tmp_path: Path, method: str, graft: str
+) -> None:
+    trial = a_trial(method, graft)
+    trial = replace(trial, settings=replace(trial.settings, epochs=3))
+    found = []
+    for keeping in (Keeping((1, 2, 3)), Keeping((1, 2, 3), shelf=Shelf(tmp_path / "shelf"))):
+        with workbench(tmp_path, epochs=3, keeping=keeping) as bench:
+            network = bench.network(trial)
+            train(network, trial, bench.store, make_method(method), Watch())
+            found.append({name: value.clone() for name, value in network.state_dict().items()})
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
+@pytest.mark.parametrize("method", [name for name in NAMES if not method_class(name).deepest_only])
+def test_with_nothing_frozen_every_method_trains(tmp_path: Path, method: str) -> None:
+    trial = replace(a_trial(method, "retain", cut=0), settings=replace(SETTINGS, epochs=EPOCHS))
+    with workbench(tmp_path, epochs=EPOCHS) as bench:
+        epochs = train(bench.network(trial), trial, bench.store, make_method(method), Watch()).epochs
+    assert epochs[-1].training_loss < epochs[0].training_loss - 0.05
+
+
+@pytest.mark.parametrize("method", NAMES)
+def test_training_that_is_stopped_leaves_nothing_on_the_modules_that_trials_share(tmp_path: Path, method: str) -> None:
+    def stop(step: int, steps: int) -> None:
+        raise OutOfTimeError
+
+    trial = a_trial(method, "retain")
+    with workbench(tmp_path, epochs=EPOCHS) as bench:
+        with pytest.raises(OutOfTimeError):
+            train(bench.network(trial), trial, bench.store, make_method(method), Watch(progress=stop))
+        assert hooks(bench) == 0
+
+
+def test_a_method_that_trains_new_layers_alone_refuses_another_cut(tmp_path: Path) -> None:
+    trial = replace(a_trial("linear-probe", "retain"), cut=1)
+    with workbench(tmp_path) as bench, pytest.raises(UsageError, match="at cut 1 old ones train"):
+        train(bench.network(trial), trial, bench.store, make_method("linear-probe"), Watch())
+
+
+def test_the_catalogue_names_every_method_in_order_each_once() -> None:
+    assert [entry.name for entry in ENTRIES] == NAMES
+    assert len(set(NAMES)) == len(NAMES)
+    assert all(entry.line and entry.paper for entry in ENTRIES)
