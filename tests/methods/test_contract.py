@@ -12,6 +12,7 @@ from workbench import SETTINGS, workbench
 
 from inarch.catalogue import METHODS as ENTRIES
 from inarch.errors import UsageError
+from inarch.features.plan import Plan
 from inarch.features.shelf import Shelf
 from inarch.features.store import Keeping
 from inarch.launch.here import TRIAL, Workbench
@@ -85,6 +86,15 @@ def test_two_runs_are_equal_with_activations_in_memory_and_with_them_on_a_disk(
 def test_with_nothing_frozen_every_method_trains(tmp_path: Path, method: str) -> None:
     trial = replace(a_trial(method, "retain", cut=0), settings=replace(SETTINGS, epochs=EPOCHS))
     with workbench(tmp_path, epochs=EPOCHS) as bench:
+        epochs = train(bench.network(trial), trial, bench.store, make_method(method), Watch()).epochs
+    assert epochs[-1].training_loss < epochs[0].training_loss - 0.05
+
+
+@pytest.mark.parametrize("method", NAMES)
+def test_every_method_trains_in_bf16(tmp_path: Path, method: str) -> None:
+    trial = a_trial(method, "joined")
+    trial = replace(trial, settings=replace(trial.settings, precision="bf16", frozen_precision="bf16"))
+    with workbench(tmp_path, epochs=EPOCHS, plan=Plan(frozen="bf16", trained="bf16")) as bench:
         epochs = train(bench.network(trial), trial, bench.store, make_method(method), Watch()).epochs
     assert epochs[-1].training_loss < epochs[0].training_loss - 0.05
 

@@ -231,8 +231,8 @@ def test_delta_adds_the_attended_distance_of_feature_maps_and_the_decay_of_new_w
 def test_channel_attention_is_a_softmax_of_standardised_growths_of_the_loss_without_each_filter() -> None:
     network = adapted("replace", 0).eval()
     task = a_task(network)
-    (first, last) = regularised(network, 4)
-    found = channel_attention(network, task, [first, last], images=7)
+    names = regularised(network, 4)
+    found = channel_attention(network, task, names, images=7)
     graft = fitted_graft(network, task)
     stored, known = stored_for(network, 0)[:7], labels()[:7]
 
@@ -240,7 +240,8 @@ def test_channel_attention_is_a_softmax_of_standardised_growths_of_the_loss_with
         with torch.no_grad():
             return float(F.cross_entropy(graft(network.suffix(stored), None), known))
 
-    for name in (first, last):
+    assert list(found) == ["0", "4"]
+    for name in found:
         convolution = network.suffix.get_submodule(name)
         assert isinstance(convolution, nn.Conv2d)
         before, whole, growths = convolution.weight.detach().clone(), loss(), []
@@ -268,10 +269,10 @@ def test_the_new_layers_by_which_filters_are_judged_fit_the_frozen_features_and_
 
 
 def test_delta_leaves_the_classification_layer_and_what_is_frozen_out() -> None:
-    assert regularised(adapted("retain", 0), 4) == ["0", "4"]
-    assert regularised(adapted("retain", 0), 1) == ["4"]
-    assert regularised(adapted("retain", 1), 4) == ["4"]
-    assert regularised(adapted("retain", 2), 4) == []
+    assert regularised(adapted("retain", 0), 4) == {1: "0", 2: "4"}
+    assert regularised(adapted("retain", 0), 1) == {2: "4"}
+    assert regularised(adapted("retain", 1), 4) == {2: "4"}
+    assert regularised(adapted("retain", 2), 4) == {}
 
 
 class Flat(nn.Module):

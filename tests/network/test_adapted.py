@@ -84,3 +84,55 @@ def test_the_stored_cut_lies_before_the_layer_where_the_graft_needs_its_input() 
     assert stored_cut(Configuration("retain", "none"), 3, 3) == 3
     assert stored_cut(Configuration("joined", "none"), 3, 3) == 2
     assert stored_cut(Configuration("joined", "none"), 1, 3) == 1
+
+
+def modes(network: AdaptedNetwork) -> dict[str, bool]:
+    """Which layers that have a mode train, by their name in the source."""
+    kinds = (torch.nn.BatchNorm2d, torch.nn.Dropout)
+    parts = {**dict(network.prefix.named_modules()), **dict(network.suffix.named_modules())}
+    return {name: module.training for name, module in parts.items() if isinstance(module, kinds)}
+
+
+@pytest.mark.parametrize("graft", ["replace", "retain", "joined"])
+def test_held_stages_stand_still_as_if_frozen_until_they_are_let_go(graft: str) -> None:
+    network = adapted_once(Configuration(graft, "none")).at_cut(0).train()
+    everything = [p.requires_grad for p in network.parameters()]
+    assert modes(network) == {"1": True, "5": True, "7": True}
+    network.hold(1)
+    assert modes(network) == {"1": False, "5": True, "7": True}
+    assert [k for k, p in network.suffix.named_parameters() if p.requires_grad] == [
+        "4.weight", "4.bias", "5.weight", "5.bias",
+    ]  # fmt: skip
+    network.hold(3)
+    assert set(modes(network).values()) == {False}
+    assert network.old_parameters() == []
+    assert all(p.requires_grad for p in network.new_parameters())
+    network.train()
+    assert set(modes(network).values()) == {False}
+    network.hold(0)
+    assert modes(network) == {"1": True, "5": True, "7": True}
+    assert [p.requires_grad for p in network.parameters()] == everything
+
+
+def test_less_than_the_cut_cannot_be_let_go() -> None:
+    network = adapted_once(Configuration("retain", "none")).at_cut(2).train()
+    network.hold(3)
+    network.hold(0)
+    assert network.held == 2
+    assert modes(network) == {"1": False, "5": False, "7": False}
+    assert not any(p.requires_grad for p in network.prefix.parameters())
+    assert all(p.requires_grad for p in network.layer.parameters())  # type: ignore[union-attr]
+
+
+def test_what_trains_of_each_stage_is_everything_old_that_trains_each_once() -> None:
+    for graft, cut, expected in (
+        ("retain", 0, {1, 2, 3}),
+        ("replace", 1, {2}),
+        ("joined", 2, {3}),
+        ("retain", 3, set()),
+    ):
+        network = adapted_once(Configuration(graft, "none")).at_cut(cut)
+        stages = network.old_stages()
+        assert set(stages) == expected
+        found = [id(p) for parameters in stages.values() for p in parameters]
+        assert sorted(found) == sorted(map(id, network.old_parameters()))

@@ -13,7 +13,7 @@ authors' code. The loss is that of new layers trained on frozen features. FM(sou
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, final
@@ -74,7 +74,7 @@ class DELTA(Method):
             return
         self._source = frozen_copy(network.suffix)
         self._attention = channel_attention(network, task, names, self.images)
-        for name in names:
+        for name in names.values():
             self._handles.append(_kept(network.suffix.get_submodule(name), self._maps, name))
             _kept(self._source.get_submodule(name), self._source_maps, name)
 
@@ -102,24 +102,24 @@ class DELTA(Method):
         self._source = None
 
 
-def regularised(network: AdaptedNetwork, layers: int) -> list[str]:
-    """Names in the suffix of the last convolutions of stages that train: `layers` of them, spread up to the last.
+def regularised(network: AdaptedNetwork, layers: int) -> dict[int, str]:
+    """Names in the suffix of the last convolutions of stages that train, by stage: `layers` of them, up to the last.
 
     The classification layer has no part in it, even where it is a convolution.
     """
     suffix = {module: name for name, module in network.suffix.named_modules()}
-    found = []
+    found = list[tuple[int, str]]()
     for index in (k for k in network.old_stages() if k < len(network.staged.stages)):
         stage = network.staged.segment(index - 1, index)
         convolutions = [m for m in stage.modules() if isinstance(m, nn.Conv2d) and m in suffix]
         if convolutions:
-            found.append(suffix[convolutions[-1]])
+            found.append((index, suffix[convolutions[-1]]))
     wanted = min(layers, len(found))
-    return [found[(len(found) * (number + 1)) // wanted - 1] for number in range(wanted)]
+    return dict(found[(len(found) * (number + 1)) // wanted - 1] for number in range(wanted))
 
 
-def channel_attention(network: AdaptedNetwork, task: Task, names: Sequence[str], images: int) -> dict[str, Tensor]:
-    """Weights [channels] of each convolution's channels, which sum to 1.
+def channel_attention(network: AdaptedNetwork, task: Task, names: Mapping[int, str], images: int) -> dict[str, Tensor]:
+    """Weights [channels] of each convolution's channels, which sum to 1, by the convolution's name; `names` by stage.
 
     The network is in evaluation mode meanwhile, and afterwards as before.
     """
@@ -129,13 +129,14 @@ def channel_attention(network: AdaptedNetwork, task: Task, names: Sequence[str],
     attention = {}
     with torch.no_grad(), task.autocast():
         stored, labels = _some_images(task, images)
-        whole = _loss(network, stored, labels)
-        for name in names:
+        for index, name in names.items():
             convolution: Any = network.suffix.get_submodule(name)
+            behind = _Behind(network, index, stored, labels)
+            whole = behind.loss()
             growth = torch.zeros(convolution.out_channels, dtype=torch.float64)
             for channel in range(len(growth)):
                 with _without(convolution, channel):
-                    growth[channel] = _loss(network, stored, labels) - whole
+                    growth[channel] = behind.loss() - whole
             standard = (growth - growth.mean()) / growth.std(correction=0).clamp_min(1e-12)
             attention[name] = (standard / SOFTENING).softmax(dim=0).to(stored.device, torch.float32)
     network.graft = graft
@@ -173,8 +174,20 @@ def _some_images(task: Task, images: int) -> tuple[Tensor, Tensor]:
     return torch.cat(stored)[:images], torch.cat(labels)[:images]
 
 
-def _loss(network: AdaptedNetwork, stored: Tensor, labels: Tensor) -> float:
-    return float(F.cross_entropy(network.from_stored(stored).float(), labels))
+@final
+class _Behind:
+    """The network from a stage on: what is before it is computed once."""
+
+    def __init__(self, network: AdaptedNetwork, index: int, stored: Tensor, labels: Tensor) -> None:
+        last = len(network.staged.stages) - 1
+        self._network, self._labels = network, labels
+        self._seen = network.staged.segment(network.stored_cut, index - 1).eval()(stored)
+        self._stages = network.staged.segment(index - 1, last).eval()
+
+    def loss(self) -> float:
+        features = self._stages(self._seen)
+        logits = None if self._network.layer is None else self._network.layer(features)
+        return float(F.cross_entropy(self._network.graft(features, logits).float(), self._labels))
 
 
 @contextmanager
