@@ -67,6 +67,7 @@ def a_task(network: AdaptedNetwork, *, epochs: int = 4, batches: int = 5, seed: 
         autocast=nullcontext,
         evaluation=lambda: iter([stored_for(network)]),
         batches=every,
+        tick=lambda: None,
     )
 
 

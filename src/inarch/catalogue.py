@@ -91,6 +91,11 @@ METHODS = (
         "Lee et al., ICLR 2023, arXiv 2210.11466",
     ),
     Entry(
+        "subtuning",
+        "a few stages train, chosen one by one; the others stay frozen",
+        "Kaplun et al., arXiv 2302.06354",
+    ),
+    Entry(
         "wise-ft",
         "the mean of the weights before (a linear probe) and after fine-tuning",
         "Wortsman et al., CVPR 2022, arXiv 2109.01903",

@@ -257,6 +257,21 @@ def test_channel_attention_is_a_softmax_of_standardised_growths_of_the_loss_with
         assert torch.equal(before, convolution.weight)
 
 
+def test_the_judging_of_filters_ends_when_time_is_up_and_leaves_their_weights() -> None:
+    network = adapted("replace", 0)
+    weights = {name: p.detach().clone() for name, p in network.suffix.named_parameters()}
+    calls: list[int] = []
+
+    def tick() -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        DELTA().prepare(network, replace(a_task(network), tick=tick))
+    assert all(torch.equal(weights[name], p) for name, p in network.suffix.named_parameters())
+
+
 def test_the_new_layers_by_which_filters_are_judged_fit_the_frozen_features_and_are_not_those_that_train() -> None:
     network = adapted("replace", 1)
     task = a_task(network)

@@ -114,11 +114,22 @@ def test_held_stages_stand_still_as_if_frozen_until_they_are_let_go(graft: str) 
     assert [p.requires_grad for p in network.parameters()] == everything
 
 
+def test_any_stage_can_rest_not_only_the_first_ones() -> None:
+    network = adapted_once(Configuration("retain", "none")).at_cut(0).train()
+    network.rest([2])
+    assert modes(network) == {"1": True, "5": False, "7": False}
+    assert {name.partition(".")[0] for name, p in network.suffix.named_parameters() if p.requires_grad} == {"0", "1"}
+    assert all(p.requires_grad for p in network.layer.parameters())  # type: ignore[union-attr]
+    network.rest([3])
+    assert modes(network) == {"1": True, "5": True, "7": True}
+    assert not any(p.requires_grad for p in network.layer.parameters())  # type: ignore[union-attr]
+
+
 def test_less_than_the_cut_cannot_be_let_go() -> None:
     network = adapted_once(Configuration("retain", "none")).at_cut(2).train()
     network.hold(3)
     network.hold(0)
-    assert network.held == 2
+    assert network.held == {1, 2}
     assert modes(network) == {"1": False, "5": False, "7": False}
     assert not any(p.requires_grad for p in network.prefix.parameters())
     assert all(p.requires_grad for p in network.layer.parameters())  # type: ignore[union-attr]

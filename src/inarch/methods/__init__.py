@@ -18,6 +18,7 @@ from inarch.methods.lwf import LwF
 from inarch.methods.method import Method, ParameterGroup, Rates, Step, Task
 from inarch.methods.rifle import RIFLE
 from inarch.methods.stochnorm import StochNorm
+from inarch.methods.subtuning import SubTuning
 from inarch.methods.wise_ft import WiSEFT
 
 METHODS: tuple[type[Method], ...] = (
@@ -35,6 +36,7 @@ METHODS: tuple[type[Method], ...] = (
     RIFLE,
     BiTuning,
     AutoRGN,
+    SubTuning,
     WiSEFT,
 )
 

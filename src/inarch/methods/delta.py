@@ -135,6 +135,7 @@ def channel_attention(network: AdaptedNetwork, task: Task, names: Mapping[int, s
             whole = behind.loss()
             growth = torch.zeros(convolution.out_channels, dtype=torch.float64)
             for channel in range(len(growth)):
+                task.tick()
                 with _without(convolution, channel):
                     growth[channel] = behind.loss() - whole
             standard = (growth - growth.mean()) / growth.std(correction=0).clamp_min(1e-12)

@@ -44,7 +44,8 @@ class Task:
     seed: of the trial. epochs, steps: of the whole training. classes: of the target. labels [images]: of the training
     split. schedule: the loop's factor on rates at a step of so many. autocast: the context of forward passes behind the
     stored cut. evaluation: activations at the stored cut of the evaluation view of the training split, in its order, in
-    batches. batches: stored activations and labels of an epoch as the loop takes them, its view included.
+    batches. batches: stored activations and labels of an epoch as the loop takes them, its view included. tick: to be
+    called now and then by what takes long before the first step; raises where time is up.
     """
 
     seed: int
@@ -56,6 +57,7 @@ class Task:
     autocast: Callable[[], AbstractContextManager[object]]
     evaluation: Callable[[], Iterator[Tensor]]
     batches: Callable[[int], Iterator[tuple[Tensor, Tensor]]]
+    tick: Callable[[], None]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ names, oldest first, and `stage` gives it stages that go on behind those of its 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -35,7 +35,7 @@ class AdaptedNetwork(nn.Module):
     `stored_cut` is the deepest cut whose activations never change while this network trains: all training needs are
     those activations and `from_stored`. The modules are shared with the source network, not copied.
 
-    `held` counts the stages that stand still now: those of the cut, or more where a method lets some rest for a while.
+    `held` are the stages that stand still now, by index from 1: those of the cut, and those that a method lets rest.
     """
 
     def __init__(self, staged: Stages, configuration: Configuration, widths: Widths, *, cut: int, seed: int) -> None:
@@ -51,26 +51,33 @@ class AdaptedNetwork(nn.Module):
         self.suffix = staged.segment(self.stored_cut, max(last, self.stored_cut))
         self.layer = staged.segment(last, last + 1) if graft.keeps_layer and self.stored_cut <= last else None
         self.graft = build_graft(configuration, widths, seed)
-        self._freeze(cut)
+        self._freeze(())
 
-    def _freeze(self, stages: int) -> None:
+    def _freeze(self, more: Iterable[int]) -> None:
+        """Freezes the stages up to the cut, and these."""
         last = len(self.staged.stages) - 1
-        self.held = stages
-        self._frozen = [self.prefix, *([self.layer] if stages > last and self.layer is not None else [])]
-        resting = self.staged.segment(self.stored_cut, min(stages, last)) if stages > self.stored_cut else None
+        self.held = frozenset({*range(1, self.cut + 1), *more})
+        self._frozen = [self.prefix, *([self.layer] if last + 1 in self.held and self.layer is not None else [])]
+        within = [k for k in sorted(self.held) if self.stored_cut < k <= last]
+        resting = [self.staged.segment(k - 1, k) for k in within]
         # Modules of the suffix by name: a segment of a traced network has modes of its own where it holds no layers.
-        self._resting = [path for path, _ in resting.named_modules() if path] if resting is not None else []
+        self._resting = [path for segment in resting for path, _ in segment.named_modules() if path]
         for parameter in self.parameters():
             parameter.requires_grad_(True)
-        for module in self._frozen if resting is None else [*self._frozen, resting]:
+        for module in (*self._frozen, *resting):
             for parameter in module.parameters():
                 parameter.requires_grad_(False)
 
-    def hold(self, stages: int) -> None:
-        """Lets the first `stages` stages stand still from now on, as if they were frozen; never less than the cut."""
-        if max(stages, self.cut) != self.held:
-            self._freeze(max(stages, self.cut))
+    def rest(self, stages: Iterable[int]) -> None:
+        """Lets these stages, by index from 1, and those of the cut stand still from now on as if they were frozen."""
+        wanted = frozenset({*range(1, self.cut + 1), *stages})
+        if wanted != self.held:
+            self._freeze(wanted)
             self.train(self.training)
+
+    def hold(self, stages: int) -> None:
+        """Lets the first `stages` stages stand still from now on; never less than the cut."""
+        self.rest(range(1, stages + 1))
 
     def train(self, mode: bool = True) -> AdaptedNetwork:
         """Training mode for what trains; frozen stages stay in evaluation mode (batch normalisation, dropout)."""
@@ -125,7 +132,7 @@ class AdaptedNetwork(nn.Module):
         whole = AdaptedNetwork(self.staged, self.configuration, self.widths, cut=0, seed=0)
         here = {_bare(name): value for name, value in self.state_dict().items()}
         state = {name: here[_bare(name)] for name in whole.state_dict()}
-        self._freeze(self.cut)  # the modules are shared: `whole` has freed them
+        self._freeze(())  # the modules are shared: `whole` has freed them
         return state
 
 

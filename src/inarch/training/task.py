@@ -33,4 +33,5 @@ def task_of(trial: Trial, cut: int, course: Course, store: PrefixStore) -> Task:
         # Kept nowhere: no room was set aside for this view of the training split.
         evaluation=lambda: store.once(cut, "train"),
         batches=batches,
+        tick=lambda: store.tick(),
     )
