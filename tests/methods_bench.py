@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from toy import SIDE, SOURCE_CLASSES, toy_network
 
-from inarch.methods import Step, Task
+from inarch.methods import Method, Rates, Step, Task
 from inarch.network.adapted import AdaptedNetwork
 from inarch.network.card import InputSpec
 from inarch.network.grafts import Configuration, Widths
@@ -20,8 +19,7 @@ from inarch.network.stages import stage_network
 from inarch.training.schedule import warmup_cosine
 
 CLASSES, IMAGES = 3, 12
-# Deepest cut of a graft that keeps the classification layer, and of one that replaces it.
-KEEPING, REPLACING = 3, 2
+RATES = Rates(old=0.01, new=0.1, weight_decay=0.001)
 
 
 def adapted(
@@ -91,6 +89,11 @@ def moved(network: AdaptedNetwork, by: float = 0.05) -> AdaptedNetwork:
     return network
 
 
-def with_supervised(step: Step, value: float) -> Step:
-    """The step with another supervised loss."""
-    return replace(step, supervised=torch.tensor(value))
+def added(method: Method, network: AdaptedNetwork) -> float:
+    """What a method adds to the supervised loss of a batch."""
+    step = a_step(network)
+    return float(method.loss(network, step).detach() - step.supervised.detach())
+
+
+def weights_of_new(network: AdaptedNetwork) -> float:
+    return sum(float(p.detach().square().sum()) for p in network.new_parameters() if p.ndim >= 2)

@@ -10,13 +10,10 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from methods_bench import a_task, adapted
+from methods_bench import RATES, a_task, adapted
 from torch.nn import functional as F
 
-from inarch.methods import Rates
 from inarch.methods.auto_rgn import AutoRGN
-
-RATES = Rates(old=0.01, new=0.1, weight_decay=0.0)
 
 
 def test_rates_are_relative_gradient_norms_averaged_over_the_first_batches_of_an_epoch_the_largest_being_one() -> None:

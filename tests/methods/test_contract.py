@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 from workbench import SETTINGS, workbench
 
 from inarch.catalogue import METHODS as ENTRIES
@@ -17,7 +18,9 @@ from inarch.features.shelf import Shelf
 from inarch.features.store import Keeping
 from inarch.launch.here import TRIAL, Workbench
 from inarch.methods import METHODS, make_method, method_class
+from inarch.network.card import InputSpec
 from inarch.network.grafts import GRAFT_NAMES, Configuration, graft_class
+from inarch.network.stages import stage_network
 from inarch.training.fit import OutOfTimeError, Watch, predict, train
 from inarch.training.trial import Trial
 
@@ -119,6 +122,25 @@ def test_a_method_that_trains_new_layers_alone_refuses_another_cut(tmp_path: Pat
     trial = replace(a_trial("linear-probe", "retain"), cut=1)
     with workbench(tmp_path) as bench, pytest.raises(UsageError, match="at cut 1 old ones train"):
         train(bench.network(trial), trial, bench.store, make_method("linear-probe"), Watch())
+
+
+class Flat(nn.Module):
+    """A network without convolutions and without batch normalisation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(3 * 256, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+@pytest.mark.parametrize(("name", "message"), [("delta", "feature maps"), ("stochnorm", "batch normalisation")])
+def test_methods_that_have_nothing_to_act_on_are_refused_before_training(name: str, message: str) -> None:
+    spec = InputSpec(3, 16, 16, (0.5,) * 3, (0.5,) * 3)
+    staged = stage_network(Flat().eval(), "layers.4", spec.example())
+    with pytest.raises(UsageError, match=message):
+        make_method(name).require(Configuration("retain", "none"), staged)
 
 
 def test_the_catalogue_names_every_method_in_order_each_once() -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from methods_bench import a_task, adapted, moved
+from methods_bench import RATES, a_task, adapted, moved
 from torch import nn
 from workbench import SETTINGS, workbench
 
 from inarch.errors import UsageError
-from inarch.methods import Method, ParameterGroup, Rates, make_method
+from inarch.methods import Method, ParameterGroup, make_method
 from inarch.methods.gradual import Gradual
 from inarch.methods.layer_decay import LayerDecay
 from inarch.methods.lp_ft import LPFT
@@ -23,8 +23,6 @@ from inarch.network.adapted import AdaptedNetwork
 from inarch.network.grafts import Configuration, build_graft
 from inarch.training.fit import Watch, train
 from inarch.training.trial import Trial
-
-RATES = Rates(old=0.01, new=0.1, weight_decay=0.001)
 
 
 def prepared(method: Method, network: AdaptedNetwork, **task: int) -> list[ParameterGroup]:

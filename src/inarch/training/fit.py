@@ -87,31 +87,36 @@ def train_together(
     """
     if len({(trial.seed, trial.settings, trial.views) for trial in trials}) != 1:
         raise ValueError("trials that are trained together must have the same seed, settings and views")
-    labels = store.images.labels
-    course = course_of(trials[0], labels["train"])
+    course = course_of(trials[0], store.images.labels["train"])
     try:
         with own_randomness(trials[0].seed, store.machine):
             learner = _Learner(networks, trials, store, methods, course)
-            epochs: list[list[Epoch]] = [[] for _ in trials]
-            validation = np.zeros((len(trials), 0, store.images.classes))
-            for number, batches in enumerate(course.batches):
-                learner.train(True)
-                total = np.zeros(len(trials))
-                for positions in batches:
-                    total += np.multiply(learner.step(number, positions), len(positions))
-                    if not learner.alive:
-                        return [learner.failed[i] for i in range(len(trials))]
-                    watch.step(learner.done, course.steps)
-                if number == len(course.batches) - 1:
-                    learner.finish()
-                validation = learner.validate()
-                correct = (validation.argmax(axis=2) == labels["validation"]).mean(axis=1)
-                for found, loss, accuracy in zip(epochs, total / sum(map(len, batches)), correct, strict=True):
-                    found.append(Epoch(float(loss), float(accuracy)))
+            return _run(learner, course, store.images.labels["validation"], watch)
     finally:
         for method in methods:
             method.release()
-    return [learner.failed.get(i) or Trained(tuple(epochs[i]), validation[i]) for i in range(len(trials))]
+
+
+def _run(learner: _Learner, course: Course, truth: np.ndarray, watch: Watch) -> list[Trained | TrainingError]:
+    """Epoch after epoch; `truth` are the labels of the validation split."""
+    trials = len(learner.alive)
+    epochs: list[list[Epoch]] = [[] for _ in range(trials)]
+    validation = np.zeros((trials, 0, 0))
+    for number, batches in enumerate(course.batches):
+        learner.train(True)
+        total = np.zeros(trials)
+        for positions in batches:
+            total += np.multiply(learner.step(number, positions), len(positions))
+            if not learner.alive:
+                return [learner.failed[i] for i in range(trials)]
+            watch.step(learner.done, course.steps)
+        if number == len(course.batches) - 1:
+            learner.finish()
+        validation = learner.validate()
+        correct = (validation.argmax(axis=2) == truth).mean(axis=1)
+        for found, loss, accuracy in zip(epochs, total / sum(map(len, batches)), correct, strict=True):
+            found.append(Epoch(float(loss), float(accuracy)))
+    return [learner.failed.get(i) or Trained(tuple(epochs[i]), validation[i]) for i in range(trials)]
 
 
 @final
@@ -130,6 +135,7 @@ class _Learner:
         self._course, self._settings, device = course, trials[0].settings, store.machine.device
         for network, trial, method in zip(networks, trials, methods, strict=True):
             network.to(device)
+            method.require(network.configuration, network.staged)
             method.prepare(network, task_of(trial, network.stored_cut, course, store))
         self._members = as_members(networks)
         # Results come member by member: where among them each trial stands.
