@@ -86,11 +86,11 @@ def test_methods_are_listed_with_one_line_and_their_paper() -> None:
 
 def test_help_names_every_command() -> None:
     ran = inarch("--help")
-    for command in ("check", "stages", "methods", "fit", "rank", "predict", "report"):
+    for command in ("check", "stages", "methods", "fit", "compare", "rank", "predict", "report"):
         assert f"  {command} " in ran.out
 
 
-@pytest.mark.parametrize("words", ["--help", "fit --help", "rank --help", "predict --help", "check --help", "methods"])
+@pytest.mark.parametrize("words", ["--help", "fit --help", "compare --help", "rank --help", "predict --help", "check --help", "methods"])
 def test_help_loads_no_library_that_takes_its_time(words: str) -> None:
     code = f"import sys; from inarch.cli import app; app({words.split()}, standalone_mode=False); print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -100,7 +100,7 @@ def test_help_loads_no_library_that_takes_its_time(words: str) -> None:
     assert not slow.intersection(loaded)
 
 
-@pytest.mark.parametrize("command", ["check", "stages", "methods", "fit", "rank", "predict", "report"])
+@pytest.mark.parametrize("command", ["check", "stages", "methods", "fit", "compare", "rank", "predict", "report"])
 def test_every_command_has_a_help_of_its_own(command: str) -> None:
     ran = inarch(command, "--help")
     assert ran.exit_code == 0
@@ -481,7 +481,7 @@ def test_without_a_hub_the_error_says_what_to_pass_and_comes_soon(
 @pytest.mark.parametrize(
     ("given", "code", "said"),
     [
-        ("resnet18", 2, "'resnet18' is not a source network. Give timm:NAME"),
+        ("resnet18", 2, "'resnet18' is not a source network: it is no folder or file that is there. Give timm:NAME"),
         ("keras:resnet18", 2, "not a source network"),
         ("missing.json", 1, "There is no card 'missing.json'."),
         ("python:missing.py:net", 1, "'missing.py' of 'python:missing.py:net' cannot be read"),

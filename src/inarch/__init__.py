@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from inarch.python import fit, load, rank
+    from inarch.python import compare, fit, load, rank
 
-__all__ = ["__version__", "fit", "load", "rank"]
+__all__ = ["__version__", "compare", "fit", "load", "rank"]
 
 
 def __getattr__(name: str) -> Any:
     # Late, so that the command line and the report do not wait for PyTorch.
-    if name in ("fit", "load", "rank"):
+    if name in ("compare", "fit", "load", "rank"):
         from inarch import python
 
         return getattr(python, name)

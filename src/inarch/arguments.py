@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal, get_args
 
 import typer
 
-from inarch.catalogue import known
+from inarch.catalogue import METHODS, known
 from inarch.errors import UsageError
 from inarch.features.place import bytes_of
-from inarch.texts import seconds, sizes, some_of, views_of
+from inarch.texts import seconds, shots_of, sizes, some_of, views_of
 
 GraftName = Literal["replace", "retain", "deepen", "joined"]
 HarmoniserName = Literal["none", "l2", "batch"]
@@ -95,6 +95,16 @@ StoreLimit = Annotated[
 ]
 Method = Annotated[
     str, typer.Option(callback=known, metavar="NAME", help="How the target network is trained: see inarch methods.")
+]
+Methods = Annotated[
+    Any,
+    typer.Option(
+        parser=some_of("--methods", tuple(entry.name for entry in METHODS)), metavar="NAMES",
+        help="Methods to compare, with commas: `inarch methods` lists them.",
+    ),
+]  # fmt: skip
+Shots = Annotated[
+    Any, typer.Option(parser=shots_of, metavar="NUMBERS", help="Training images a class in a draw: 5,20,all.")
 ]
 Search = Annotated[SearchName, typer.Option(help="Short trials first, or all in full.")]
 Optimiser = Annotated[OptimiserName, typer.Option(help="What takes the steps.")]

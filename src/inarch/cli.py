@@ -183,6 +183,56 @@ def rank(
 
 
 @app.command()
+def compare(
+    data: ask.Data,
+    source: ask.SourceText,
+    out: Annotated[Path, typer.Option(help="The run folder; the same command goes on with an interrupted run.")],
+    methods: ask.Methods,
+    grafts: ask.Grafts = "replace,retain",
+    shots: ask.Shots = "all",
+    trials: Annotated[int, typer.Option(callback=ask.at_least(1), help="Trials with which each is tuned.")] = 8,
+    seeds: Annotated[int, typer.Option(callback=ask.at_least(1), help="Draws on which they are compared.")] = 3,
+    seed: ask.Seed = 0,
+    time_limit: ask.TimeLimit = None,
+    harmonise: ask.Harmonise = "none,l2",
+    hidden: ask.Hidden = None,
+    search: ask.Search = "halving",
+    epochs: ask.Epochs = None,
+    batch_size: Annotated[int, typer.Option(callback=ask.at_least(2), help="Images a training step.")] = 32,
+    weights: ask.Weights = None,
+    classes: ask.ClassNames = None,
+    image_size: ask.ImageSize = None,
+    stages: ask.StagesByHand = "",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    precision: ask.Precision = "auto",
+    threads: ask.Threads = None,
+    store: ask.StoreFolder = None,
+    store_limit: ask.StoreLimit = None,
+    max_pixels: ask.MaxPixels = 100_000_000,
+) -> None:  # fmt: skip
+    """Compare methods and grafts on few or all images, each tuned alike, with intervals over draws and images."""
+    from inarch.comparison.options import CompareOptions
+    from inarch.comparison.story import compare as run
+    from inarch.options import StudyOptions
+    from inarch.terminal import print_comparison
+
+    study = StudyOptions(
+        grafts=grafts, harmonise=harmonise, search=search, seeds=seeds, seed=seed, epochs=epochs,
+        hidden=tuple(hidden) if hidden else StudyOptions.hidden, batch_size=batch_size, device=device,
+        precision=precision, threads=threads, max_pixels=max_pixels, stages=words(stages), time_limit=time_limit,
+        store=store, store_limit=store_limit,
+    )  # fmt: skip
+    options = CompareOptions(methods, shots, trials, study)
+    try:
+        with progress_on_terminal() as progress:
+            results = run(data, source, out, options, source_options(weights, image_size, classes), progress)
+    except KeyboardInterrupt:
+        announce("Stopped. What was finished is kept; the same command goes on from there.")
+        raise typer.Exit(1) from None
+    print_comparison(results, out, console)
+
+
+@app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="A run folder or a model folder.")],
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],

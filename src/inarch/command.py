@@ -1,8 +1,8 @@
-"""The command that repeats a study, from what the user asked for: on the command line, or from Python."""
+"""The command that repeats a study or a comparison, from what the user asked for, also where that was in Python."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,20 @@ from inarch.network.source import SourceOptions
 from inarch.options import StudyOptions
 
 
-def command(data: Path, source: str, options: StudyOptions, of_source: SourceOptions) -> list[str]:
-    """The words of a command line, with every option that differs from its default.
+def command(
+    data: Path,
+    source: str,
+    options: StudyOptions,
+    of_source: SourceOptions,
+    verb: str = "fit",
+    also: Iterable[tuple[str, Any]] = (),
+) -> list[str]:
+    """The words of a command line, with every option that differs from its default, and those that are given `also`.
 
     Of paths only the last part stays, so that no folder of the machine is given away.
     """
-    words = ["inarch", "fit", data.resolve().name, "--source", _shortened(source), "--out", "again"]
-    for name, value in (*_changed(options), *_changed(of_source)):
+    words = ["inarch", verb, data.resolve().name, "--source", _shortened(source), "--out", "again"]
+    for name, value in (*also, *_changed(options), *_changed(of_source)):
         words += _as_options(name, value)
     return words
 

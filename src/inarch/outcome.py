@@ -10,10 +10,10 @@ import numpy as np
 
 from inarch.data import DataSet
 from inarch.network.grafts import Configuration, graft_class
-from inarch.network.stages import Stages
+from inarch.network.stages import Stages, cut_json
 from inarch.plural import counted
 from inarch.report.words import percent, points
-from inarch.results.metrics import classification_metrics
+from inarch.results.metrics import mean_metrics
 from inarch.results.statistics import accuracy_interval, holm, paired_difference
 from inarch.search.choice import Candidate, Race
 from inarch.search.rounds import History, next_round, track_results
@@ -75,7 +75,7 @@ class Outcome:
         return {"chosen": self.chosen} | {r: c for r, c in others.items() if c.trial.key != self.chosen.trial.key}
 
     def cut_json(self, cut: int) -> dict[str, Any]:
-        return {"index": cut, "name": self._staged.stages[cut - 1].name if cut else "none"}
+        return cut_json(self._staged, cut)
 
     def place(self, found: Candidate) -> dict[str, Any]:
         """Configuration and cut, as `results.json` names them."""
@@ -137,13 +137,8 @@ class Outcome:
         return found | {role: self._tested(c) for role, c in self._roles.items()}
 
     def _tested(self, found: Candidate) -> dict[str, Any]:
-        metrics = [classification_metrics(self._probabilities(r.trial), self._labels) for r in found.results]
         interval = accuracy_interval(self._correct(found))
-        mean = {
-            name: None if metrics[0][name] is None else float(np.mean([m[name] for m in metrics]))
-            for name in ("accuracy", "balanced_accuracy", "macro_f1", "top5", "log_loss", "calibration_error")
-        }
-        return mean | {
+        return mean_metrics([self._probabilities(r.trial) for r in found.results], self._labels) | {
             "interval95": [interval.low, interval.high],
             "interval_of": interval.of,
             "seeds": self._seeds(found),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,68 @@ from inarch.launch.allocator import keep_memory
 from inarch.launch.plan import Decision, candidates, measured_plan
 from inarch.launch.progress import Progress
 from inarch.launch.remembered import remembered, this_processor
-from inarch.network.source import Source
+from inarch.network.adapted import stage
+from inarch.network.source import Source, SourceOptions, load_source
 from inarch.network.stages import Stages
-from inarch.options import AUTO, StudyOptions, chosen_device
+from inarch.options import AUTO, StudyOptions, chosen_device, cut_indices, require_method
 from inarch.plural import counted
+from inarch.profile import Profile
 from inarch.report.words import plan_sentence
 from inarch.results.folder import RunFolder
 from inarch.training.trial import TrainingSettings
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What every trial of a run is made from."""
+
+    source: Source
+    staged: Stages
+    dataset: DataSet
+    machine: Machine
+
+
+def opened(
+    data: Path, source: str, options: StudyOptions, source_options: SourceOptions, folder: RunFolder,
+    progress: Progress, profile: Profile,
+) -> Opened:  # fmt: skip
+    """Opens source network, images and machine, in an order in which a mistake of the user is found early."""
+    environment = recorded_environment(folder, options, progress)
+    with profile.section("source network"):
+        loaded = load_source(source, source_options, announce=progress.announce)
+        by_hand = options.stages or None
+        staged = stage(loaded.network, loaded.classification_layer, loaded.input.example(), by_hand)
+        # A mistake in them must not decide what the run folder is.
+        cut_indices(options.cuts, staged)
+        require_method(options, staged)
+    with profile.section("reading images"):
+        dataset = open_images(data, loaded, options, folder, progress)
+    with profile.section("measuring"):
+        machine = planned_machine(folder, environment, loaded, staged, options, progress)
+    return Opened(loaded, staged, dataset, machine)
+
+
+def identity_of(source: Source, dataset: DataSet, options: Mapping[str, Any], epochs: int | None) -> dict[str, Any]:
+    """Everything that a run folder's results depend on, but for the machine; `options` are those that count."""
+    return {
+        "source": source.name,
+        "source digest": source.digest,
+        "source arguments": dict(source.card.arguments),
+        "classification layer": source.classification_layer,
+        "python file": source.card.python.digest if source.card.python else None,
+        "adapted": source.card.adapted,
+        "data digest": dataset.digest,
+        "image size": [source.input.height, source.input.width],
+        "input": source.input.to_card(),
+        **options,
+        "epochs": epochs,
+    }
+
+
+def require_apart(out: Path, data: Path) -> None:
+    """A run folder inside the data set would be taken for images of it."""
+    if out.resolve().is_relative_to(data.resolve()):
+        raise UsageError(f"--out {out} lies inside the data set {data}.", "Choose a folder outside of it.")
 
 
 def recorded_environment(folder: RunFolder, options: StudyOptions, progress: Progress) -> dict[str, Any]:

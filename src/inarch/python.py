@@ -9,6 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
+from inarch.comparison.options import CompareOptions
+from inarch.comparison.story import compare as run_comparison
 from inarch.errors import UsageError
 from inarch.features.place import bytes_of
 from inarch.network.class_names import read_classes
@@ -18,9 +20,9 @@ from inarch.predict import load
 from inarch.ranking import sources as ranking
 from inarch.study import fit as run
 from inarch.terminal import QuietProgress
-from inarch.texts import seconds, sizes, views_of, words
+from inarch.texts import seconds, shots_of, sizes, views_of, words
 
-__all__ = ["fit", "load", "rank"]
+__all__ = ["compare", "fit", "load", "rank"]
 
 
 def fit(data: Path | str, *, source: str | Path, out: Path | str, **options: Any) -> dict[str, Any]:
@@ -30,22 +32,39 @@ def fit(data: Path | str, *, source: str | Path, out: Path | str, **options: Any
     ...), as values or as the texts of the command line: cuts=(3, 6) or "3,6", hidden=((512, 256),) or "512,256",
     time_limit=1200 (seconds) or "20m", store_limit=200_000_000 (bytes) or "200MB". An unknown one is a `UsageError`.
     """
+    study, of_source = _options("fit", options)
+    return run(Path(data), str(source), Path(out), study, of_source, QuietProgress(Console(stderr=True)))
+
+
+def compare(
+    data: Path | str, *, source: str | Path, out: Path | str, methods: Sequence[str] | str,
+    shots: Sequence[int | str] | int | str = "all", trials: int = 8, **options: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Runs or continues a comparison of methods and returns what `comparison.json` holds.
+
+    shots: images a class, numbers or "all". `options` are those of `fit`; grafts are "replace,retain" where none are
+    given, and seeds are the draws.
+    """
+    study, of_source = _options("compare", {"grafts": "replace,retain"} | options)
+    text = ",".join(map(str, [shots] if isinstance(shots, int | str) else shots))
+    names = words(methods) if isinstance(methods, str) else tuple(methods)
+    wanted = CompareOptions(names, shots_of(text), trials, study)
+    return run_comparison(Path(data), str(source), Path(out), wanted, of_source, QuietProgress(Console(stderr=True)))
+
+
+def _options(verb: str, options: dict[str, Any]) -> tuple[StudyOptions, SourceOptions]:
     study, of_source = ({f.name for f in fields(kind)} for kind in (StudyOptions, SourceOptions))
     unknown = options.keys() - study - of_source
     if unknown:
         raise UsageError(
-            f"fit has no option '{sorted(unknown)[0]}'.", f"Options are: {', '.join(sorted(study | of_source))}."
+            f"{verb} has no option '{sorted(unknown)[0]}'.", f"Options are: {', '.join(sorted(study | of_source))}."
         )
     if options.get("pretrained") is False:
         raise UsageError("pretrained=False leaves the weights random.", "A study needs trained weights.")
     options = {name: _value(name, value) for name, value in options.items()}
-    return run(
-        Path(data),
-        str(source),
-        Path(out),
+    return (
         StudyOptions(**{name: value for name, value in options.items() if name in study}),
         SourceOptions(**{name: value for name, value in options.items() if name in of_source}),
-        QuietProgress(Console(stderr=True)),
     )
 
 

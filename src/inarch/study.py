@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from inarch.command import command
-from inarch.data import DataSet
-from inarch.errors import UsageError
 from inarch.evidence import SOURCE_PASS, write_evidence
 from inarch.features.store import PrefixStore
 from inarch.launch.clock import Clock
@@ -21,23 +19,21 @@ from inarch.launch.here import RANGE, TRIAL, Workbench
 from inarch.launch.progress import Progress
 from inarch.launch.runner import TrialRunner
 from inarch.model import Delivered, write_model
-from inarch.network.adapted import stage
-from inarch.network.source import Source, SourceOptions, load_source
-from inarch.options import StudyOptions, cut_indices, require_method, space_of
+from inarch.network.source import SourceOptions
+from inarch.options import StudyOptions, space_of
 from inarch.outcome import Outcome
 from inarch.preparation import (
     as_images,
+    identity_of,
     keeping,
-    open_images,
-    planned_machine,
-    recorded_environment,
+    opened,
+    require_apart,
     same_threads_afterwards,
 )
 from inarch.profile import Profile
 from inarch.report import write_report
 from inarch.results.folder import RunFolder
 from inarch.results.unknown import Known, measured
-from inarch.training.trial import TrainingSettings
 
 
 def fit(
@@ -53,23 +49,12 @@ def fit(
     Errors that a user can cause are `InarchError`s; what was computed before one stays in the run folder.
     """
     clock, profile = Clock(options.time_limit), Profile()
-    if out.resolve().is_relative_to(data.resolve()):
-        raise UsageError(f"--out {out} lies inside the data set {data}.", "Choose a folder outside of it.")
+    require_apart(out, data)
     with same_threads_afterwards(), RunFolder(out) as folder, ExitStack() as open_store:
-        environment = recorded_environment(folder, options, progress)
-        with profile.section("source network"):
-            loaded = load_source(source, source_options, announce=progress.announce)
-            by_hand = options.stages or None
-            staged = stage(loaded.network, loaded.classification_layer, loaded.input.example(), by_hand)
-            # A mistake in them must not decide what the run folder is.
-            cut_indices(options.cuts, staged)
-            require_method(options, staged)
-        with profile.section("reading images"):
-            dataset = open_images(data, loaded, options, folder, progress)
-        with profile.section("measuring"):
-            machine = planned_machine(folder, environment, loaded, staged, options, progress)
+        start = opened(data, source, options, source_options, folder, progress, profile)
+        loaded, staged, dataset, machine = start.source, start.staged, start.dataset, start.machine
         settings = options.settings(len(dataset.train), machine.plan)
-        folder.require_identity(identity_of(loaded, dataset, options, settings))
+        folder.require_identity(identity_of(loaded, dataset, options.identity(), settings.epochs))
         images = as_images(dataset, loaded, settings)
         kept = keeping(staged, images, loaded, settings, options, folder, progress)
         store = PrefixStore(staged, images, machine, kept)
@@ -105,23 +90,6 @@ def fit(
         file = folder.write_json("results.json", results)
         written: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return written
-
-
-def identity_of(source: Source, dataset: DataSet, options: StudyOptions, settings: TrainingSettings) -> dict[str, Any]:
-    """Everything that a run folder's results depend on, but for the machine."""
-    return {
-        "source": source.name,
-        "source digest": source.digest,
-        "source arguments": dict(source.card.arguments),
-        "classification layer": source.classification_layer,
-        "python file": source.card.python.digest if source.card.python else None,
-        "adapted": source.card.adapted,
-        "data digest": dataset.digest,
-        "image size": [source.input.height, source.input.width],
-        "input": source.input.to_card(),
-        **options.identity(),
-        "epochs": settings.epochs,
-    }
 
 
 def cost(folder: RunFolder, clock: Clock, trained: int, profile: Profile) -> dict[str, Any]:

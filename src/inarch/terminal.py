@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from rich.console import Console
@@ -14,6 +15,7 @@ from rich.table import Column, Table
 
 from inarch.features.place import readable
 from inarch.launch.progress import Progress, Standing
+from inarch.plural import counted
 
 if TYPE_CHECKING:
     from inarch.catalogue import Entry
@@ -129,6 +131,37 @@ def ranking_table(ranking: Mapping[str, Any]) -> Table:
             str(row["features"]),
             f"{sum(value for part, value in spent.items() if part != 'reading images'):.1f}",
         )
+    return table
+
+
+def print_comparison(results: Mapping[str, Any], out: Path, console: Console) -> None:
+    """What a comparison found, as far as it came, and where the report is."""
+    console.print(results["sentence"], soft_wrap=True)
+    console.print(comparison_table(results))
+    if results["left_out"]:
+        left_out = counted(len(results["left_out"]), "trial")
+        console.print(f"Left out for lack of time: {left_out}; the same command goes on.")
+    console.print(f"Report: {out / 'report.html'}", soft_wrap=True)
+
+
+def comparison_table(results: Mapping[str, Any]) -> Table:
+    """Every contestant of a comparison, the best first within a number of training images."""
+    from inarch.report.words import points, points_range  # late: it brings matplotlib
+
+    table = whole_table("images a class", "", "test accuracy", "95 % interval", "points against traditional", "draws")
+    for size in results["sizes"]:
+        paired = {row["name"]: row for row in size["paired"]}
+        for row in sorted(size["contestants"], key=lambda row: -row["accuracy"]):
+            low, high = row["interval95"]
+            pair = paired.get(row["name"])
+            table.add_row(
+                str(size["shots"] or "all"),
+                row["name"],
+                f"{100 * row['accuracy']:.1f} %",
+                f"{100 * low:.1f} to {100 * high:.1f}",
+                f"{points(pair['difference'])} ({points_range(pair['interval95'])})" if pair else "",
+                str(len(row["seeds"])),
+            )
     return table
 
 

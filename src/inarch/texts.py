@@ -49,3 +49,11 @@ def views_of(text: str) -> int:
     if not text.strip().isdecimal():
         raise UsageError(f"--views {text} is not a number of views.", "Try 4, or epochs for a fresh view every epoch.")
     return int(text)
+
+
+def shots_of(text: str) -> tuple[int, ...]:
+    """`5,20,all` as numbers of images a class, each once; all is 0."""
+    wrong = [part for part in words(text) if part != "all" and not (part.isdecimal() and int(part) > 0)]
+    if wrong or not words(text):
+        raise UsageError(f"--shots {wrong[0] if wrong else 'names nothing'}: not a number of images.", "Try 5,20,all.")
+    return tuple(dict.fromkeys(0 if part == "all" else int(part) for part in words(text)))

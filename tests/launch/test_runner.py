@@ -53,7 +53,8 @@ def test_the_end_of_a_study_takes_longer_the_more_seeds_are_to_be_tested(
     again = confirmations(runner.space, next(t for t in runner._to_test() if t.cut == 0))
     runner.history |= {t.key: Result(t, 0.9, 0.5) for t in again}
     a_pass = runner._costs.speeds.forward * len(runner._bench.store.images.rows["test"])
-    assert runner._closing() - before == pytest.approx(1.3 * 2 * a_pass)
+    # The graft is no longer stood for by its probe, whose test costs next to nothing less.
+    assert runner._closing() - before == pytest.approx(1.3 * 2 * a_pass, rel=0.01)
 
 
 def test_trials_that_differ_in_their_method_alone_have_different_words(runner: TrialRunner) -> None:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from inarch.report import forest
 from inarch.report.drawing import WIDTH
 from inarch.report.run import Run
 from inarch.report.sections import (
-    comparison,
     confusion,
     depth,
     glance,
@@ -164,10 +164,10 @@ def test_without_evidence_a_section_is_left_out(results: dict[str, Any], section
 @pytest.mark.parametrize("count", [1, 3, 4])
 def test_no_name_in_the_picture_of_differences_touches_the_line_at_zero(count: int) -> None:
     values = {"difference": 0.006, "interval95": [-0.013, 0.025]}
-    rows = [comparison._Row("Choice \N{MINUS SIGN} traditional fine-tuning", "", values, n == 0) for n in range(count)]
-    figure = Figure(figsize=(WIDTH, comparison.height(rows)), layout="constrained")
+    rows = [forest.Row("Choice \N{MINUS SIGN} traditional fine-tuning", "", values, n == 0) for n in range(count)]
+    figure = Figure(figsize=(WIDTH, forest.height(rows)), layout="constrained")
     axes = figure.add_subplot()
-    comparison._paint(axes, rows)
+    forest.paint(axes, rows)
     figure.canvas.draw()
     names = [text.get_window_extent() for text in axes.texts]
     lines = [line.get_window_extent() for line in axes.lines if set(np.asarray(line.get_xdata())) == {0}]

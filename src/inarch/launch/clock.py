@@ -7,6 +7,9 @@ import time
 from dataclasses import dataclass, field
 from typing import final
 
+from inarch.plural import counted
+from inarch.report.words import duration
+
 # A call may outlast its limit by a tenth, or by a minute; what must be there may use half of that.
 OVERTIME = (0.1, 60.0)
 
@@ -32,3 +35,10 @@ class Clock:
 
     def passed(self) -> float:
         return time.monotonic() - self.start
+
+    def forecast(self, trials: int, seconds: float) -> str:
+        """How many trials are to come and how long they will take, in words."""
+        if not trials:
+            return "All trials are recorded already: nothing is left to train."
+        limited = "" if self.limit is None else f"; the time limit is {duration(self.limit)}"
+        return f"About {counted(trials, 'trial')}, {duration(seconds)} as estimated{limited}."

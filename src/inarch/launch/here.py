@@ -86,7 +86,7 @@ class Workbench:
         self, batch: Sequence[Trial], watch: Watch
     ) -> tuple[list[AdaptedNetwork], list[Trained | TrainingError]]:
         networks = [self.network(trial) for trial in batch]
-        methods = [make_method(trial.method) for trial in batch]
+        methods = [make_method(trial.method, trial.strength) for trial in batch]
         with self.store.profile.section("training"):
             return networks, train_together(networks, batch, self.store, methods, watch)
 
@@ -99,9 +99,13 @@ class Workbench:
             "epochs": [asdict(epoch) for epoch in outcome.epochs],
         }
 
-    def new_layer_rate(self, configuration: Configuration, settings: TrainingSettings, cut: int, seed: int) -> float:
+    def new_layer_rate(
+        self, configuration: Configuration, settings: TrainingSettings, cut: int, seed: int, shots: int = 0
+    ) -> float:
         """The rate that the range test finds for a configuration, at the cut where no old layer trains."""
         subject = {"configuration": configuration.to_json(), "settings": asdict(settings), "cut": cut, "seed": seed}
+        if shots:
+            subject["shots"] = shots
         key = f"{RANGE}-{digest(subject)}"
         record = self.folder.ledger.get(key)
         if record is None:

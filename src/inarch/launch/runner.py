@@ -14,7 +14,6 @@ from inarch.launch.cost import CostModel
 from inarch.launch.here import TRIAL, Workbench, result_of
 from inarch.launch.progress import Progress, Standing
 from inarch.network.grafts import Configuration
-from inarch.plural import counted
 from inarch.report.words import duration
 from inarch.search.choice import RACE, Race, best_of_graft, confirmations, required, roles, stand_ins
 from inarch.search.rounds import expected_trials, next_round, with_seed
@@ -67,12 +66,8 @@ class TrialRunner:
         """Says how long the study will take, that nothing is left of it, or that the limit is too short for it."""
         self._refuse_too_short_a_limit()
         to_come = self._to_come()
-        if not to_come:
-            self._progress.announce("All trials are recorded already: nothing is left to train.")
-            return
-        limit = "" if self._clock.limit is None else f"; the time limit is {duration(self._clock.limit)}"
-        trials = counted(sum(map(len, to_come)), "trial")
-        self._progress.announce(f"About {trials}, {duration(self._seconds(to_come))} as estimated{limit}.")
+        seconds = self._seconds(to_come) if to_come else 0.0
+        self._progress.announce(self._clock.forecast(sum(map(len, to_come)), seconds))
 
     def _refuse_too_short_a_limit(self) -> None:
         if self._clock.limit is None:

@@ -49,6 +49,6 @@ def method_class(name: str) -> type[Method]:
     return next(method for method in METHODS if method.name == wanted)
 
 
-def make_method(name: str) -> Method:
-    """The method of that name with its default settings; an unknown name is a `UsageError`."""
-    return method_class(name)()
+def make_method(name: str, strength: float = 1.0) -> Method:
+    """The method of that name, `strength` times as strong as by default; an unknown name is a `UsageError`."""
+    return method_class(name)().scaled(strength)

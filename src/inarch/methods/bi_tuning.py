@@ -37,6 +37,7 @@ class BiTuning(Method):
     """
 
     name: ClassVar[str] = "bi-tuning"
+    strength_of: ClassVar[tuple[str, ...]] = ("weight",)
     # It must see what the last layer of each network sees.
     together: ClassVar[bool] = False
 

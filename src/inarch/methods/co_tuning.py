@@ -42,6 +42,7 @@ class CoTuning(Method):
     """
 
     name: ClassVar[str] = "co-tuning"
+    strength_of: ClassVar[tuple[str, ...]] = ("weight",)
 
     weight: float = 2.3
     scale: float = 1.0

@@ -48,6 +48,7 @@ class DELTA(Method):
     """
 
     name: ClassVar[str] = "delta"
+    strength_of: ClassVar[tuple[str, ...]] = ("alpha",)
 
     alpha: float = 0.01
     beta: float = 0.01

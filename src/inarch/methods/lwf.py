@@ -28,6 +28,7 @@ class LwF(Method):
     """
 
     name: ClassVar[str] = "lwf"
+    strength_of: ClassVar[tuple[str, ...]] = ("weight",)
 
     weight: float = 1.0
     temperature: float = 2.0

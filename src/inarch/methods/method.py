@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -91,11 +91,21 @@ class Method:
 
     together: whether its trials may be computed as a stack (`training/members.py`), where no member's graft is called.
     deepest_only: whether it trains new layers alone, so that it stands at the deepest cut and at no other.
+    strength_of: the settings, weights of what it adds to the supervised loss, that its strength multiplies.
     """
 
     name: ClassVar[str]
     together: ClassVar[bool] = True
     deepest_only: ClassVar[bool] = False
+    strength_of: ClassVar[tuple[str, ...]] = ()
+
+    def scaled(self, strength: float) -> Self:
+        """The method with all that `strength_of` names that many times as large."""
+        if strength == 1.0:
+            return self
+        if not self.strength_of:
+            raise ValueError(f"{self.name} has no strength")
+        return replace(self, **{name: strength * getattr(self, name) for name in self.strength_of})  # type: ignore[type-var]
 
     def require(self, configuration: Configuration, staged: Stages) -> None:
         """Raises `UsageError` where the method makes no sense for the graft or the source network."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor, nn
@@ -231,6 +231,11 @@ def _measure(
     shares = costs if sum(costs) else [float(p) for p in parameters]
     total = sum(shares) or 1.0
     return [Stage(i + 1, name, parameters[i], shares[i] / total, shapes[i]) for i, name in enumerate(names)]
+
+
+def cut_json(staged: Stages, cut: int) -> dict[str, Any]:
+    """A cut as files and reports name it: its index, and the stage it lies behind (`none` for 0)."""
+    return {"index": cut, "name": staged.stages[cut - 1].name if cut else "none"}
 
 
 def stage_rows(staged: Stages) -> list[tuple[str, str, str, str, str]]:

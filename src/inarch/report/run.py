@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, final
 
 from inarch.errors import RunFolderError
+from inarch.results.comparison import COMPARISON, validate_comparison
 from inarch.results.evidence import EVIDENCE, THUMBNAILS, validate_evidence
 from inarch.results.folder import lacks
 from inarch.results.schema import validate_results
@@ -34,6 +35,15 @@ class Run:
     def classes(self) -> list[str]:
         names: list[str] = self.results["dataset"]["classes"]
         return names
+
+
+def read_comparison(folder: Path) -> Run | None:
+    """What a comparison found; None where the folder holds none. Raises `RunFolderError` as `read_run` does."""
+    results = _json(folder / COMPARISON)
+    if results is None:
+        return None
+    validate_comparison(results)
+    return Run(results)
 
 
 def read_run(folder: Path) -> Run:

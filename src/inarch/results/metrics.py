@@ -7,6 +7,8 @@ nothing about a network.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score, log_loss, recall_score, top_k_accuracy_score
@@ -36,6 +38,15 @@ def classification_metrics(probabilities: NDArray[np.floating], labels: NDArray[
         "top5": float(top_k_accuracy_score(y, p, k=5, labels=classes)) if len(classes) > 5 else None,
         "log_loss": float(log_loss(y, p, labels=classes)),
         "calibration_error": calibration_error(p, y),
+    }
+
+
+def mean_metrics(probabilities: Sequence[NDArray[np.floating]], labels: NDArray[np.integer]) -> dict[str, float | None]:
+    """Return the means of `classification_metrics` over several [n, classes], one a seed."""
+    found = [classification_metrics(some, labels) for some in probabilities]
+    return {
+        name: None if found[0][name] is None else float(np.mean([metrics[name] for metrics in found]))
+        for name in found[0]
     }
 
 

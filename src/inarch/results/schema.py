@@ -37,34 +37,32 @@ def _kept_layer(value: Any, place: str) -> None:
 
 _FRACTION: Final = number(0.0, 1.0)
 _SEEDS: Final = list_of(number(0, whole=True))
-_PLACE: Final[dict[str, Check]] = {
+PLACE: Final[dict[str, Check]] = {
     "graft": text(),
     "harmonise": text(),
     "hidden": list_of(number(1, whole=True)),
     "cut": object_with({"index": number(0, whole=True), "name": text()}),
 }
-_DIFFERENCE: Final[dict[str, Check]] = {
+DIFFERENCE: Final[dict[str, Check]] = {
     "difference": number(-1.0, 1.0),
     "interval95": interval(-1.0),
     "p": _FRACTION,
     "of": text(*OF),
 }
 _COMPARED: Final = object_with(
-    {"kept": object_with(_PLACE), "replaced": object_with(_PLACE), "sentence": text(), **_DIFFERENCE},
+    {"kept": object_with(PLACE), "replaced": object_with(PLACE), "sentence": text(), **DIFFERENCE},
 )
-_TESTED: Final = object_with(
-    {
-        "accuracy": _FRACTION,
-        "interval95": interval(0.0),
-        "balanced_accuracy": _FRACTION,
-        "macro_f1": _FRACTION,
-        "top5": optional(_FRACTION),
-        "log_loss": number(0.0),
-        "calibration_error": _FRACTION,
-        "seeds": _SEEDS,
-    },
-    also=_PLACE,
-)
+TESTED: Final[dict[str, Check]] = {
+    "accuracy": _FRACTION,
+    "interval95": interval(0.0),
+    "balanced_accuracy": _FRACTION,
+    "macro_f1": _FRACTION,
+    "top5": optional(_FRACTION),
+    "log_loss": number(0.0),
+    "calibration_error": _FRACTION,
+    "seeds": _SEEDS,
+}
+_TESTED: Final = object_with(TESTED, also=PLACE)
 
 _SHARE: Final = object_with(
     {
@@ -93,6 +91,29 @@ _PLAN: Final = object_with(
         "gain": object_with({"frozen": _GAIN, "trained": _GAIN}),
     }
 )
+COUNTS: Final = object_with(dict.fromkeys(("train", "validation", "test"), number(0, whole=True)))
+DATASET: Final = object_with(
+    {
+        "classes": list_of(text()),
+        "counts": COUNTS,
+        "digest": text(),
+        "set_aside": list_of(object_with({"path": text(), "reason": text()})),
+    },
+    also={"warnings": list_of(text()), "made_splits": list_of(text())},
+)
+COST: Final = object_with(
+    {"seconds": number(0.0), "trials": number(0, whole=True)},
+    also={
+        "command": list_of(text()),
+        "training_seconds": number(0.0),
+        "range_test_seconds": number(0.0),
+        "source_pass_seconds": number(0.0),
+        "trials_this_call": number(0, whole=True),
+        "contestants": list_of(map_of(number(0.0))),
+        "environment": object_with({}, also={"plan": _PLAN}),
+        "profile": map_of(number(0.0)),
+    },
+)
 
 
 def _test(value: Any, place: str) -> None:
@@ -104,19 +125,11 @@ _RESULTS: Final = object_with(
     {
         "format": number(1, whole=True),
         "sentence": text(),
-        "dataset": object_with(
-            {
-                "classes": list_of(text()),
-                "counts": object_with(dict.fromkeys(("train", "validation", "test"), number(0, whole=True))),
-                "digest": text(),
-                "set_aside": list_of(object_with({"path": text(), "reason": text()})),
-            },
-            also={"warnings": list_of(text()), "made_splits": list_of(text())},
-        ),
+        "dataset": DATASET,
         "source": object_with({"name": text()}),
         "chosen": object_with(
             {
-                **_PLACE,
+                **PLACE,
                 "method": text(),
                 "learning_rate": number(0.0),
                 "new_layer_learning_rate": number(0.0),
@@ -125,25 +138,14 @@ _RESULTS: Final = object_with(
         ),
         "curve": list_of(
             object_with(
-                {**_PLACE, "validation_accuracy": _FRACTION, "seeds": list_of(number(0, whole=True), "seed")},
+                {**PLACE, "validation_accuracy": _FRACTION, "seeds": list_of(number(0, whole=True), "seed")},
                 also={"epochs": number(1, whole=True)},
             )
         ),
         "test": _test,
         "kept_layer": _kept_layer,
-        "paired": list_of(object_with({"against": text(), "p_holm": _FRACTION, **_DIFFERENCE})),
-        "cost": object_with(
-            {"seconds": number(0.0), "trials": number(0, whole=True)},
-            also={
-                "command": list_of(text()),
-                "training_seconds": number(0.0),
-                "range_test_seconds": number(0.0),
-                "source_pass_seconds": number(0.0),
-                "trials_this_call": number(0, whole=True),
-                "environment": object_with({}, also={"plan": _PLAN}),
-                "profile": map_of(number(0.0)),
-            },
-        ),
+        "paired": list_of(object_with({"against": text(), "p_holm": _FRACTION, **DIFFERENCE})),
+        "cost": COST,
         "left_out": list_of(text()),
         "validation_standard_error": number(0.0, 1.0),
     },

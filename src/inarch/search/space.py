@@ -70,6 +70,7 @@ class Space:
     seed: int = 0
     seeds: int = 3
     search: str = "halving"
+    shots: int = 0
     # The search asks for the same few trials, and their keys, again and again.
     _trials: dict[tuple[Track, int, float, float, bool], Trial] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -129,7 +130,9 @@ class Space:
             new = float(f"{self.rates[track.configuration] * multiple:.6g}")
             old = float(f"{new * ratio:.6g}") if cut < self.deepest(track.configuration) else 0.0
             settings = self.settings if in_full else self.search_settings
-            self._trials[wanted] = Trial(track.configuration, cut, track.method, old, new, self.seed, settings)
+            self._trials[wanted] = Trial(
+                track.configuration, cut, track.method, old, new, self.seed, settings, shots=self.shots
+            )
         return self._trials[wanted]
 
     def in_full(self, trial: Trial) -> Trial:

@@ -67,7 +67,9 @@ class Trial:
     """One training run to do.
 
     cut: stages frozen. learning_rate: of the old layers, 0 where none of them trains. seed: decides initial weights,
-    order and views. settings: see `TrainingSettings`. method: its name; its settings belong to the study.
+    order and views. settings: see `TrainingSettings`. method: its name. strength: factor on what the method adds to
+    plain fine-tuning, 1 as in its paper. shots: images a class of the draw of the training split that its seed decides,
+    0 for all that there are.
     """
 
     configuration: Configuration
@@ -77,6 +79,8 @@ class Trial:
     new_layer_learning_rate: float
     seed: int
     settings: TrainingSettings
+    strength: float = 1.0
+    shots: int = 0
 
     @property
     def views(self) -> int:
@@ -84,7 +88,8 @@ class Trial:
         return self.settings.views if self.cut else 0
 
     def to_json(self) -> dict[str, Any]:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        # What a trial may have beyond the first fields is left out where it has its default: keys of older ones stay.
+        values = {f.name: v for f in fields(self) if (v := getattr(self, f.name)) != f.default}
         return values | {"configuration": self.configuration.to_json(), "settings": asdict(self.settings)}
 
     @classmethod

@@ -9,6 +9,7 @@ from inarch.report.section import Section
 from inarch.report.sections import (
     again,
     answer,
+    compared,
     comparison,
     confusion,
     cost,
@@ -39,6 +40,16 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     reliability.section,
     unknown.section,
     glance.section,
+    cost.section,
+    again.section,
+)
+# The same for a comparison of methods.
+OF_COMPARISONS: tuple[Callable[[Run], Section | None], ...] = (
+    compared.answer,
+    compared.differences,
+    compared.accuracies,
+    compared.ranks,
+    compared.how,
     cost.section,
     again.section,
 )

@@ -33,7 +33,7 @@ def _table(results: Any, environment: Any) -> Table:
         "data digest": results["dataset"]["digest"],
         "source": results["source"]["name"],
         **({"source digest": results["source"]["digest"]} if "digest" in results["source"] else {}),
-        "seeds of the choice": results["chosen"]["seeds"],
+        **({"seeds of the choice": results["chosen"]["seeds"]} if "chosen" in results else {}),
         **results.get("settings", {}),
         **environment,
     }

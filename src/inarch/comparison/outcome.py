@@ -1,0 +1,106 @@
+"""From records to `comparison.json`: accuracy of every contestant, and its difference from traditional fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from inarch.comparison.design import REFERENCE
+from inarch.network.stages import Stages, cut_json
+from inarch.report.words import percent, points
+from inarch.results.metrics import mean_metrics
+from inarch.results.statistics import accuracy_interval, holm, paired_difference
+from inarch.search.space import Result
+from inarch.training.trial import Trial
+
+FORMAT = 1
+Probabilities = Callable[[Trial], np.ndarray]
+
+
+def of_size(
+    compared: Mapping[str, Sequence[Trial]], labels: np.ndarray, probabilities: Probabilities, staged: Stages,
+    history: Mapping[str, Result],
+) -> dict[str, Any]:  # fmt: skip
+    """What was found with draws of one size. compared: the trials on draws by contestant, the reference among them.
+
+    Differences are those of "Traditional fine-tuning" turned round: above 0 the contestant is better. Contestants are
+    trained on the same draws, which the interval does not make use of: it is rather too wide than too narrow.
+    """
+    found = {name: [probabilities(trial) for trial in trials] for name, trials in compared.items()}
+    correct = {name: np.stack([p.argmax(axis=1) == labels for p in some]) for name, some in found.items()}
+    rows = []
+    for name, trials in compared.items():
+        interval = accuracy_interval(correct[name])
+        rows.append(
+            {
+                "name": name,
+                **_setting(trials[0], staged),
+                "validation_accuracy": float(np.mean([history[t.key].accuracy for t in trials])),
+                **mean_metrics(found[name], labels),
+                "interval95": [interval.low, interval.high],
+                "seeds": [t.seed for t in trials],
+            }
+        )
+    return {"contestants": rows, "paired": _paired(correct)}
+
+
+def _setting(trial: Trial, staged: Stages) -> dict[str, Any]:
+    """What tuning chose."""
+    return trial.configuration.to_json() | {
+        "method": trial.method,
+        "cut": cut_json(staged, trial.cut),
+        "learning_rate": trial.learning_rate,
+        "new_layer_learning_rate": trial.new_layer_learning_rate,
+        "strength": trial.strength,
+    }
+
+
+def _paired(correct: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for name, some in correct.items():
+        if name != REFERENCE:
+            pair = paired_difference(some, correct[REFERENCE])
+            rows.append(
+                {"name": name, "difference": pair.difference, "interval95": list(pair.interval95), "p": pair.p,
+                 "of": pair.of}
+            )  # fmt: skip
+    for row, corrected in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        row["p_holm"] = corrected
+    return rows
+
+
+def mean_ranks(sizes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Mean rank over the sizes of draws of each contestant that is in all of them: 1 is best, ties share a rank."""
+    everywhere = set.intersection(*({row["name"] for row in size["contestants"]} for size in sizes))
+    names = [row["name"] for row in sizes[0]["contestants"] if row["name"] in everywhere]
+    accuracies = [{row["name"]: row["accuracy"] for row in size["contestants"]} for size in sizes]
+    ranks = np.mean([rankdata([-of[name] for name in names]) for of in accuracies], axis=0)
+    ordered = sorted(zip(names, ranks.tolist(), strict=True), key=lambda pair: pair[1])
+    return [{"name": name, "rank": rank} for name, rank in ordered]
+
+
+def sentence(sizes: Sequence[Mapping[str, Any]]) -> str:
+    """What came out, in plain words."""
+    return " ".join(map(_sentence, sizes))
+
+
+def _sentence(size: Mapping[str, Any]) -> str:
+    reference = next(row for row in size["contestants"] if row["name"] == REFERENCE)
+    shots = f"With {size['shots']} images a class" if size["shots"] else "With all training images"
+    text = f"{shots}, tuned traditional fine-tuning is right on {percent(reference['accuracy'])} of the test images"
+    if not size["paired"]:
+        return f"{text}; nothing else was compared."
+    better, worse = (
+        [r for r in size["paired"] if r["p_holm"] < 0.05 and sign * r["difference"] > 0] for sign in (1, -1)
+    )
+    for words, rows in (("Better beyond chance", better), ("worse beyond chance", worse)):
+        if rows:
+            ordered = sorted(rows, key=lambda r: -abs(r["difference"]))
+            text += f"; {words}: " + ", ".join(f"{r['name']} ({points(r['difference'])} points)" for r in ordered)
+    rest = len(size["paired"]) - len(better) - len(worse)
+    if rest:
+        text += f"; {rest} of {len(size['paired'])} others cannot be told from it"
+    return text.replace("; Better", "; better") + "."

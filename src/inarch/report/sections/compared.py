@@ -1,0 +1,129 @@
+"""A comparison of methods: what came out, differences from traditional fine-tuning, accuracies, ranks, and how."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from inarch.plural import counted
+from inarch.report import words
+from inarch.report.drawing import draw
+from inarch.report.forest import Row, height, paint
+from inarch.report.run import Run
+from inarch.report.section import Figure, Panel, Section, Table
+
+_REFERENCE = "traditional"
+_IN_WORDS = {_REFERENCE: "traditional fine-tuning, all layers"}
+
+
+def answer(run: Run) -> Section:
+    text = [run.results["sentence"]]
+    if run.results["left_out"]:
+        text.append(
+            f"Time was too short for {counted(len(run.results['left_out']), 'trial')}; called again, the same "
+            "command goes on."
+        )
+    return Section("compared", f"{len(_names(run))} ways to transfer, on the same images", text)
+
+
+def differences(run: Run) -> Section | None:
+    panels = [_panel(size) for size in run.results["sizes"] if size["paired"]]
+    if not panels:
+        return None
+    caption = (
+        "Accuracy minus that of tuned traditional fine-tuning, in percentage points, on the same test images; a line "
+        "is a 95 % interval over images and draws. Right of zero the method is better. A line that crosses zero means "
+        "that they cannot be told apart."
+    )
+    return Section("differences", "Against traditional fine-tuning", [], [Figure(panels, caption)], [_paired(run)])
+
+
+def _panel(size: Any) -> Panel:
+    ordered = sorted(size["paired"], key=lambda row: -row["difference"])
+    rows = [Row(row["name"], row["name"], row, row["p_holm"] < 0.05) for row in ordered]
+    described = "; ".join(
+        f"{row['name']}: {words.points(row['difference'])} points, interval {words.points_range(row['interval95'])}"
+        for row in ordered
+    )
+
+    def painted(axes: Axes) -> None:
+        paint(axes, rows)
+        axes.set_title(f"Training images: {_size(size)}")
+
+    svg = draw(f"differences-{size['shots'] or 'all'}", 0.2 + height(rows), painted)
+    return Panel(svg, f"{_size(size)}: {described}.")
+
+
+def _paired(run: Run) -> Table:
+    rows = [
+        [
+            row["name"], _size(size), words.points(row["difference"]), words.points_range(row["interval95"]),
+            words.p_value(row["p"]), words.p_value(row["p_holm"]), row["of"],
+        ]
+        for size in run.results["sizes"] for row in size["paired"]
+    ]  # fmt: skip
+    columns = ["Method and graft", "Training images", "Difference", "95 % interval", "p", "p after Holm", "Over"]
+    caption = "Differences of test accuracy from traditional fine-tuning, in percentage points"
+    return Table(caption, columns, rows, frozenset({2, 3, 4, 5}), folded="The differences as a table")
+
+
+def accuracies(run: Run) -> Section:
+    columns = ["Method and graft", "Training images", "Test accuracy", "95 % interval", "Balanced", "Log loss"]
+    columns += ["Configuration", "Frozen", "Rates old, new", "Strength", "Draws", "Time"]
+    rows: list[list[str]] = []
+    marked: set[int] = set()
+    for size, seconds in zip(run.results["sizes"], run.results["cost"]["contestants"], strict=True):
+        for row in sorted(size["contestants"], key=lambda row: -row["accuracy"]):
+            if row["name"] == _REFERENCE:
+                marked.add(len(rows))
+            rates = f"{words.rate(row['learning_rate'])}, {words.rate(row['new_layer_learning_rate'])}"
+            rows.append(
+                [
+                    _IN_WORDS.get(row["name"], row["name"]), _size(size), words.percent(row["accuracy"]),
+                    words.percent_range(row["interval95"]), words.percent(row["balanced_accuracy"]),
+                    f"{row['log_loss']:.3f}", words.configuration(row), words.frozen(row["cut"]), rates,
+                    f"{row['strength']:g}", str(len(row["seeds"])), words.duration(seconds[row["name"]]),
+                ]
+            )  # fmt: skip
+    text = [
+        "Means over draws of training images, each with a seed of its own, and what tuning chose. Time is that of all "
+        "trials, tuning included.",
+    ]
+    table = Table("Test accuracy of all", columns, rows, frozenset({2, 3, 4, 5, 9, 10, 11}), frozenset(marked))
+    return Section("accuracies", "Accuracy, settings and cost", text, tables=[table])
+
+
+def ranks(run: Run) -> Section | None:
+    if len(run.results["sizes"]) < 2 or len(run.results["ranks"]) < 2:
+        return None
+    rows = [[_IN_WORDS.get(row["name"], row["name"]), f"{row['rank']:.1f}"] for row in run.results["ranks"]]
+    table = Table(
+        "Mean rank over the numbers of training images, 1 is best",
+        ["Method and graft", "Mean rank"],
+        rows,
+        frozenset({1}),
+    )
+    return Section("ranks", "Ranks", tables=[table])
+
+
+def how(run: Run) -> Section:
+    settings, counts = run.results["settings"], run.results["dataset"]["counts"]
+    text = [
+        f"Every contestant was tuned with {counted(settings['trials'], 'trial')} (rates, cut, harmonising, "
+        "strength) on one draw of the training images and chosen on its validation images, of which there are no "
+        "more a class than in training. The best was then trained in full on "
+        f"{counted(settings['seeds'], 'further draw')}, and tested on all {counts['test']} test images, which "
+        "decided nothing.",
+        "Traditional fine-tuning trains all layers with a new classifier and is tuned with as many trials. Differences "
+        "come with p-values after Holm's correction for their number.",
+    ]
+    return Section("how", "How it was compared", text)
+
+
+def _size(size: Any) -> str:
+    return f"{size['shots']} a class" if size["shots"] else f"all {size['counts']['train']}"
+
+
+def _names(run: Run) -> set[str]:
+    return {row["name"] for size in run.results["sizes"] for row in size["contestants"]}

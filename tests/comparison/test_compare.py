@@ -1,0 +1,146 @@
+"""Whole comparisons on toy images with a toy network, from the command line."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from program import absolute_paths, inarch, rows, running, without_cost
+from toy import write_images, write_source
+
+import inarch as api
+from inarch.results.comparison import validate_comparison
+from inarch.results.ledger import Ledger
+
+SMALL = (
+    "--methods", "fine-tuning,l2-sp", "--grafts", "replace,retain", "--harmonise", "none", "--shots", "4,all",
+    "--trials", "3", "--seeds", "2", "--epochs", "2", "--batch-size", "8", "--threads", "1",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("place")
+    write_source(folder / "source")
+    write_images(folder / "images", a_class=16)
+    return folder
+
+
+def command(place: Path, out: Path, *options: str) -> list[str | Path]:
+    return ["compare", place / "images", "--source", place / "source" / "toy.json", "--out", out, *(options or SMALL)]
+
+
+@pytest.fixture(scope="module")
+def finished(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished comparison; tests only read it."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    ran = inarch(*command(place, out))
+    assert ran.exit_code == 0, ran.said
+    assert "traditional" in ran.out
+    return out
+
+
+def results_of(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "comparison.json").read_text())
+    return found
+
+
+def test_everybody_is_tested_on_every_size_of_draw_and_compared_with_traditional_fine_tuning(finished: Path) -> None:
+    results = results_of(finished)
+    validate_comparison(results)
+    assert not absolute_paths((finished / "comparison.json").read_text())
+    assert [size["shots"] for size in results["sizes"]] == [4, None]
+    names = {"traditional", "fine-tuning, replace", "fine-tuning, retain", "l2-sp, replace", "l2-sp, retain"}
+    for size in results["sizes"]:
+        assert size["finished"]
+        assert {row["name"] for row in size["contestants"]} == names
+        assert {row["name"] for row in size["paired"]} == names - {"traditional"}
+        accuracy = {row["name"]: row["accuracy"] for row in size["contestants"]}
+        for row in size["paired"]:
+            assert row["difference"] == pytest.approx(accuracy[row["name"]] - accuracy["traditional"])
+            assert row["p"] <= row["p_holm"]
+        assert all(row["seeds"] == [1, 2] for row in size["contestants"])
+    assert results["sizes"][0]["counts"] == {"train": 12, "validation": 6, "test": 9}
+    assert {row["name"] for row in results["ranks"]} == names
+
+
+def test_the_report_says_and_draws_it(finished: Path) -> None:
+    page = (finished / "report.html").read_text()
+    assert results_of(finished)["sentence"].split(";")[0] in page
+    assert page.count("<svg") == 2
+    (finished / "report.html").unlink()
+    ran = inarch("report", finished)
+    assert ran.exit_code == 0, ran.said
+    assert (finished / "report.html").read_text() == page
+
+
+def test_a_draw_is_what_was_trained_and_validated_on(finished: Path) -> None:
+    with Ledger(finished / "ledger.sqlite") as ledger:
+        drawn = [r for r in ledger.records("trial") if r.subject.get("shots") == 4]
+        whole = [r for r in ledger.records("trial") if "shots" not in r.subject]
+    assert {len(r.arrays["validation"]) for r in drawn} == {6}
+    assert {len(r.arrays["validation"]) for r in whole} == {6}
+    assert len({r.subject["seed"] for r in drawn}) == 3
+
+
+def test_the_same_comparison_elsewhere_and_after_kills_gives_the_same(
+    place: Path, finished: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    for call in (2, 9):
+        with running(*command(place, out), die_at=("inarch.launch.here:Workbench.run", call)) as child:
+            child.join(120)
+            assert child.exitcode == -signal.SIGKILL
+    before = rows(out)
+    assert before
+    ran = inarch(*command(place, out))
+    assert ran.exit_code == 0, ran.said
+    assert rows(out)[: len(before)] == before
+    assert without_cost(results_of(out)) == without_cost(results_of(finished))
+
+
+def test_a_time_limit_leaves_out_what_does_not_fit_and_the_same_command_goes_on(place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    ran = inarch(*command(place, out, *SMALL, "--time-limit", "11s"))
+    if ran.exit_code:
+        assert "time limit ended before" in ran.said
+    else:
+        assert len(rows(out)) > 0
+    ran = inarch(*command(place, out))
+    assert ran.exit_code == 0, ran.said
+    assert results_of(out)["left_out"] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--methods", "magic"), "--methods magic is not known"),
+        (("--methods", ""), "--methods names no method"),
+        (("--methods", "l2-sp", "--shots", "few"), "--shots few: not a number of images"),
+        (("--methods", "l2-sp", "--shots", ""), "--shots names nothing"),
+        (("--methods", "l2-sp", "--trials", "0"), "--trials 0 is too small"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(place: Path, tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+    ran = inarch(*command(place, tmp_path / "run", *options))
+    assert ran.exit_code == 2
+    assert words in ran.said
+
+
+def test_a_run_folder_of_another_comparison_is_refused(place: Path, finished: Path) -> None:
+    ran = inarch(*command(place, finished, *SMALL, "--trials", "4"))
+    assert ran.exit_code == 1
+    assert "trials was 3, now 4" in ran.said
+
+
+def test_from_python_with_the_same_words(place: Path, finished: Path) -> None:
+    results = api.compare(
+        place / "images", source=place / "source" / "toy.json", out=finished, methods="fine-tuning,l2-sp",
+        grafts=("replace", "retain"), harmonise="none", shots=[4, "all"], trials=3, seeds=2, epochs=2, batch_size=8,
+        threads=1,
+    )  # fmt: skip
+    assert results["cost"]["trials_this_call"] == 0
+    assert results["sentence"] == results_of(finished)["sentence"]
