@@ -90,7 +90,9 @@ def test_help_names_every_command() -> None:
         assert f"  {command} " in ran.out
 
 
-@pytest.mark.parametrize("words", ["--help", "fit --help", "compare --help", "rank --help", "predict --help", "check --help", "methods"])
+@pytest.mark.parametrize(
+    "words", ["--help", "fit --help", "compare --help", "rank --help", "predict --help", "check --help", "methods"]
+)
 def test_help_loads_no_library_that_takes_its_time(words: str) -> None:
     code = f"import sys; from inarch.cli import app; app({words.split()}, standalone_mode=False); print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -578,7 +578,7 @@ def test_a_cut_behind_the_classification_layer_is_no_cut_of_a_graft_that_throws_
     ran = inarch(*command(tmp_path / "run", *QUICK, "--grafts", "replace", "--cuts", "3"))
     assert ran.exit_code == 2
     assert "--cuts 3 leaves no cut for replace" in ran.said
-    assert "from 0 to 2" in ran.said
+    assert "Cuts go up to 2 for a graft that replaces the classification layer" in ran.said
 
 
 def test_an_unknown_cut_is_refused_with_the_names_of_all_stages(command: Command, tmp_path: Path) -> None:

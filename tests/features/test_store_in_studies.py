@@ -239,7 +239,10 @@ def test_list_shows_a_row_for_all_views_of_a_split_at_a_cut_and_clear_removes_th
     assert {(stage, split, images): int(n) for _, _, _, stage, split, images, n, *_ in shown} == views
     assert {words[2] for words in shown} == {"toy"}
     assert views["conv2", "train", "39"] > 1
-    assert sum(float(words[0]) for words in shown) == pytest.approx(size / 1000, abs=0.1 * len(shown))
+    of_unit = {"B": 0.001, "kB": 1.0}
+    assert sum(float(words[0]) * of_unit[words[1]] for words in shown) == pytest.approx(
+        size / 1000, abs=0.1 * len(shown)
+    )
     assert total == f"{segments} segments, {size / 1000:.1f} kB, in {tmp_path / 'store'}"
     cleared = done(inarch("store", "clear", "--store", tmp_path / "store"))
     assert cleared.out.startswith(f"{segments} segments removed, {size / 1000:.1f} kB, from")
