@@ -158,7 +158,10 @@ class Workbench:
         keys = record.outcome.get("together", []) if record else []
         records = [found for key in keys if (found := self.folder.ledger.get(key))]
         batch = [Trial.from_json(found.subject) for found in records] or [trial]
-        networks, _ = self._train(batch, Watch())
+        networks, outcomes = self._train(batch, Watch())
+        for one, network, outcome in zip(batch, networks, outcomes, strict=True):
+            if isinstance(outcome, Trained):
+                self._save(one, network)
         return networks[batch.index(trial)].eval()
 
     def keep_checkpoints(self, trials: list[Trial]) -> None:

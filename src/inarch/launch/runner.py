@@ -17,7 +17,7 @@ from inarch.network.grafts import Configuration
 from inarch.report.words import duration
 from inarch.search.choice import RACE, Race, best_of_graft, confirmations, required, roles, stand_ins
 from inarch.search.rounds import expected_trials, next_round, with_seed
-from inarch.search.space import Result, Space
+from inarch.search.space import PROBE_MULTIPLES, Result, Space
 from inarch.search.together import Batch, batches, with_companions
 from inarch.training.fit import OutOfTimeError, Watch
 from inarch.training.trial import Trial
@@ -191,8 +191,9 @@ class TrialRunner:
         return 0.5 * self._closing() + self._seconds(missing)
 
     def _needed(self) -> list[Trial]:
-        """Trials whose weights may still be tested or delivered."""
-        return [trial for best in self._finalists() for trial in (best, *confirmations(self.space, best))]
+        """Trials whose weights may still be tested or delivered: every probe may come to stand for its graft."""
+        probes = [self.space.probe(track, multiple) for track in self.space.tracks for multiple in PROBE_MULTIPLES]
+        return probes + [trial for best in self._finalists() for trial in (best, *confirmations(self.space, best))]
 
     def _finalists(self) -> list[Trial]:
         """What may be chosen, or compared with the choice, as it stands."""

@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import final
 
 from inarch.network.grafts import graft_class
-from inarch.search.rounds import History, linear_probes, search_trial, track_results, traditional_trials, with_seed
+from inarch.search.rounds import History, linear_probes, track_results, traditional_trials, with_seed
 from inarch.search.space import MULTIPLES, Result, Space, Track
 from inarch.training.trial import Trial
 
@@ -68,10 +68,22 @@ def best_of_graft(space: Space, history: History) -> dict[str, Trial]:
 
 
 def stand_in(tracks: list[Track], space: Space, history: History) -> Candidate | None:
-    """The best probe of these tracks that had all epochs, for where nothing else of them was trained in full."""
-    probes = [space.probe(track, multiple) for track in tracks for multiple in MULTIPLES]
-    best = _best_result(_done([t for t in probes if t.settings == space.settings], history), space, history)
-    return candidate(space, history, best.trial) if best else None
+    """The best of these tracks that was trained with all epochs, for where their best by the search was not (yet)."""
+    trials = [t for track in tracks for m in MULTIPLES if (t := space.probe(track, m)).settings == space.settings]
+    searched = [result.trial for track in tracks for result in track_results(track, space, history)]
+    if space.baseline in tracks:
+        searched += traditional_trials(space, history)
+    return _best_trained([*trials, *map(space.in_full, searched)], space, history)
+
+
+def _best_trained(trials: list[Trial], space: Space, history: History) -> Candidate | None:
+    found = [c for trial in _distinct(trials) if (c := candidate(space, history, trial))]
+    return max(found, key=lambda c: c.merit(c.seeds), default=None)
+
+
+def trained_traditional(space: Space, history: History) -> Candidate | None:
+    """The best traditional fine-tuning with all epochs, whatever the search thinks of its rates."""
+    return _best_trained([space.in_full(t) for t in traditional_trials(space, history)], space, history)
 
 
 def stand_ins(space: Space, history: History) -> list[Trial]:
@@ -79,7 +91,8 @@ def stand_ins(space: Space, history: History) -> list[Trial]:
     aims = [(tracks, best_of_graft(space, history).get(graft)) for graft, tracks in _by_graft(space).items()]
     aims.append((_replacing(space), roles(space, history).get("replace_best_cut")))
     missing = [tracks for tracks, trial in aims if trial is None or candidate(space, history, trial) is None]
-    return _distinct(found.trial for tracks in missing if (found := stand_in(tracks, space, history)))
+    found = [stand_in(tracks, space, history) for tracks in missing]
+    return _distinct(c.trial for c in (*found, trained_traditional(space, history)) if c)
 
 
 def roles(space: Space, history: History) -> dict[str, Trial]:
@@ -145,12 +158,15 @@ class Race:
                     yield again[number]
 
     def found(self) -> dict[str, Candidate]:
-        """What stands behind each role: where time ended before its trial was trained in full, the best probe of the
-        graft that was. Roles without any are absent.
+        """What stands behind each role: where time ended before its trial was trained in full, the best of the role
+        that was. Roles without any are absent.
         """
         tracks = {f"{graft}_best_cut": tracks for graft, tracks in _by_graft(self._space).items()}
         tracks["replace_best_cut"] = _replacing(self._space)
-        return {role: c for role, trial in self.roles.items() if (c := self._behind(trial, tracks.get(role, [])))}
+        found = {role: self._behind(trial, tracks.get(role, [])) for role, trial in self.roles.items()}
+        if "traditional" in found:
+            found["traditional"] = found["traditional"] or trained_traditional(self._space, self._history)
+        return {role: c for role, c in found.items() if c}
 
     def complete(self) -> bool:
         """Whether the best of every graft, and every baseline, was trained in full."""
@@ -215,15 +231,15 @@ def required(space: Space, history: History) -> list[Trial]:
     wanted: list[Trial] = []
     for role, grid in (("linear_probe", linear_probes(space)), ("traditional", traditional_trials(space, history))):
         if role in found:
-            # Another one may have done better in the meantime: it is that one that must be there.
-            if candidate(space, history, found[role]) is None:
+            trained = trained_traditional(space, history) if role == "traditional" else None
+            if trained is None and candidate(space, history, found[role]) is None:
                 wanted += [t for t in confirmations(space, found[role]) if t.key not in history][:1]
         else:
             wanted += _with_all_epochs(space, [t for t in grid if t.key not in history][:1])
     best, tracks = best_of_graft(space, history), _by_graft(space)
     if not best:
-        deepest = [search_trial(space, track, space.cuts(track)[-1], history) for track in space.proposal]
-        wanted += _with_all_epochs(space, [t for t in deepest if t.key not in history][:1])
+        probes = [space.probe(track, MULTIPLES[0]) for track in space.proposal]
+        wanted += _with_all_epochs(space, [t for t in probes if t.key not in history][:1])
     elif not any(candidate(space, history, best[g]) or stand_in(tracks[g], space, history) for g in best):
         promising = max(best.values(), key=_promise(space, history))
         wanted += [t for t in confirmations(space, promising) if t.key not in history][:1]
