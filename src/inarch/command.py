@@ -24,7 +24,9 @@ def command(
     Of paths only the last part stays, so that no folder of the machine is given away.
     """
     words = ["inarch", verb, data.resolve().name, "--source", _shortened(source), "--out", "again"]
-    for name, value in (*also, *_changed(options), *_changed(of_source)):
+    given = dict(also)
+    changed = [(name, value) for name, value in (*_changed(options), *_changed(of_source)) if name not in given]
+    for name, value in (*given.items(), *changed):
         words += _as_options(name, value)
     return words
 

@@ -63,6 +63,8 @@ def test_everybody_is_tested_on_every_size_of_draw_and_compared_with_traditional
             assert row["difference"] == pytest.approx(accuracy[row["name"]] - accuracy["traditional"])
             assert row["p"] <= row["p_holm"]
         assert all(row["seeds"] == [1, 2] for row in size["contestants"])
+        assert all(row["tuning_trials"] == 3 for row in size["contestants"])
+        assert size["failed"] == []
     assert results["sizes"][0]["counts"] == {"train": 12, "validation": 6, "test": 9}
     assert {row["name"] for row in results["ranks"]} == names
 
@@ -121,6 +123,7 @@ def test_a_time_limit_leaves_out_what_does_not_fit_and_the_same_command_goes_on(
         (("--methods", ""), "--methods names no method"),
         (("--methods", "l2-sp", "--shots", "few"), "--shots few: not a number of images"),
         (("--methods", "l2-sp", "--shots", ""), "--shots names nothing"),
+        (("--methods", "l2-sp", "--trials", "10"), "--trials 10 is more than traditional fine-tuning has settings"),
         (("--methods", "l2-sp", "--trials", "0"), "--trials 0 is too small"),
     ],
 )

@@ -22,6 +22,8 @@ from inarch.search.space import MULTIPLES, RATIOS, TRADITIONAL, Result, Space, T
 from inarch.training.trial import Trial
 
 REFERENCE = "traditional"
+# Traditional fine-tuning has no more settings than these; what it is compared with must not be tuned with more trials.
+MOST_TRIALS = len(MULTIPLES) * len(RATIOS)
 # Of what a method adds to plain fine-tuning, as multiples of its paper's default.
 STRENGTHS = (1.0, 0.1, 10.0)
 Level = TypeVar("Level")
@@ -116,6 +118,10 @@ def expected(space: Space, number: int, history: Mapping[str, Result]) -> list[T
     found: dict[str, Trial] = {}  # contestants may share a trial
     for contestant in contestants(space):
         trials = tuning(contestant, space, number)
-        best = tuned(contestant, space, number, history) or space.in_full(trials[0])
+        best = tuned(contestant, space, number, history)
+        if best is None:
+            if all(t.key in history for t in trials):
+                continue  # none of them could be trained
+            best = space.in_full(trials[0])
         found |= {t.key: t for t in (*trials, *draws(space, best)) if t.key not in history}
     return list(found.values())

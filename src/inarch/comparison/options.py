@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from inarch.comparison.design import MOST_TRIALS
 from inarch.errors import UsageError
 from inarch.methods import method_class
 from inarch.options import StudyOptions
@@ -39,6 +40,11 @@ class CompareOptions:
             raise UsageError(f"--shots {min(self.shots)} is too few.", "Give 1 or more images a class, or all.")
         if self.trials < 1:
             raise UsageError(f"--trials {self.trials} is too small.", "Least: 1.")
+        if self.trials > MOST_TRIALS:
+            raise UsageError(
+                f"--trials {self.trials} is more than traditional fine-tuning has settings to try.",
+                f"Most: {MOST_TRIALS}, for all to be tuned alike.",
+            )
 
     def identity(self) -> Mapping[str, Any]:
         """What must stay the same when a run folder is used again."""
@@ -47,4 +53,4 @@ class CompareOptions:
     def own(self) -> list[tuple[str, Any]]:
         """Its own options as on the command line."""
         shots = tuple("all" if number == ALL else str(number) for number in self.shots)
-        return [("methods", self.methods), ("shots", shots), ("trials", self.trials)]
+        return [("grafts", self.study.grafts), ("methods", self.methods), ("shots", shots), ("trials", self.trials)]

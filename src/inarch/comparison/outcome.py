@@ -44,7 +44,8 @@ def of_size(
                 "seeds": [t.seed for t in trials],
             }
         )
-    return {"contestants": rows, "paired": _paired(correct)}
+    seeds = {name: [trial.seed for trial in trials] for name, trials in compared.items()}
+    return {"contestants": rows, "paired": _paired(correct, seeds)}
 
 
 def _setting(trial: Trial, staged: Stages) -> dict[str, Any]:
@@ -58,11 +59,14 @@ def _setting(trial: Trial, staged: Stages) -> dict[str, Any]:
     }
 
 
-def _paired(correct: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+def _paired(correct: Mapping[str, np.ndarray], seeds: Mapping[str, Sequence[int]]) -> list[dict[str, Any]]:
+    """Differences from the reference on the draws that both have: draws differ by more than methods do."""
     rows: list[dict[str, Any]] = []
     for name, some in correct.items():
-        if name != REFERENCE:
-            pair = paired_difference(some, correct[REFERENCE])
+        common = set(seeds[name]) & set(seeds[REFERENCE])
+        if name != REFERENCE and common:
+            mine, its = ([i for i, seed in enumerate(seeds[which]) if seed in common] for which in (name, REFERENCE))
+            pair = paired_difference(some[mine], correct[REFERENCE][its])
             rows.append(
                 {"name": name, "difference": pair.difference, "interval95": list(pair.interval95), "p": pair.p,
                  "of": pair.of}
@@ -93,9 +97,9 @@ def _sentence(size: Mapping[str, Any]) -> str:
     text = f"{shots}, tuned traditional fine-tuning is right on {percent(reference['accuracy'])} of the test images"
     if not size["paired"]:
         return f"{text}; nothing else was compared."
-    better, worse = (
-        [r for r in size["paired"] if r["p_holm"] < 0.05 and sign * r["difference"] > 0] for sign in (1, -1)
-    )
+    # One draw says nothing about others, whatever its images say.
+    judged = [r for r in size["paired"] if r["p_holm"] < 0.05 and r["of"] != "images"]
+    better, worse = ([r for r in judged if sign * r["difference"] > 0] for sign in (1, -1))
     for words, rows in (("Better beyond chance", better), ("worse beyond chance", worse)):
         if rows:
             ordered = sorted(rows, key=lambda r: -abs(r["difference"]))
@@ -103,4 +107,6 @@ def _sentence(size: Mapping[str, Any]) -> str:
     rest = len(size["paired"]) - len(better) - len(worse)
     if rest:
         text += f"; {rest} of {len(size['paired'])} others cannot be told from it"
+    if size["failed"]:
+        text += f"; {', '.join(size['failed'])} could not be trained on every draw"
     return text.replace("; Better", "; better") + "."

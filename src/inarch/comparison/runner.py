@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import final
 
 from inarch.comparison.benches import Benches
-from inarch.comparison.design import REFERENCE, contestants, draws, expected, tuned, work
+from inarch.comparison.design import REFERENCE, contestants, draws, expected, tuned, tuning, work
 from inarch.errors import DataError, UsageError
 from inarch.launch.clock import Clock
 from inarch.launch.cost import CostModel
@@ -77,6 +77,17 @@ class DrawRunner:
                 found[contestant.name] = trained
         return found if REFERENCE in found else {}
 
+    def failed(self, space: Space) -> list[str]:
+        """Contestants that no trial of tuning, or not every draw that was tried, could be trained for."""
+        found = []
+        for contestant in contestants(space):
+            best = tuned(contestant, space, self._number, self.history)
+            trials = draws(space, best) if best else tuning(contestant, space, self._number)
+            tried = [self.history[t.key].accuracy for t in trials if t.key in self.history]
+            if (best is None and len(tried) == len(trials)) or (best and min(tried, default=0.0) < 0):
+                found.append(contestant.name)
+        return found
+
     def _cost_models(self, spaces: list[Space]) -> dict[int, CostModel]:
         """One for each size of draw; what one learns from finished trials counts for all."""
         bench = self._benches.bench(spaces[0].shots, spaces[0].seed)
@@ -93,6 +104,11 @@ class DrawRunner:
         configurations = list(dict.fromkeys(track.configuration for track in space.tracks))
         rates = {}
         for number, configuration in enumerate(configurations, start=1):
+            if self._clock.left() < CLOSING_SECONDS:
+                raise UsageError(
+                    "The time limit ended before the learning rates were found.",
+                    "Call again with a longer --time-limit; what was finished is kept.",
+                )
             self._progress.note(f"Learning rate of new layers: range test {number} of {len(configurations)}.")
             bench, deepest = self._benches.bench(space.shots, space.seed), space.deepest(configuration)
             rates[configuration] = bench.new_layer_rate(configuration, space.settings, deepest, space.seed, space.shots)
@@ -109,7 +125,11 @@ class DrawRunner:
         self._progress.announce(self._clock.forecast(len(to_come), self._seconds(to_come)))
 
     def _fits(self, trial: Trial) -> bool:
-        return self._clock.left() > CLOSING_SECONDS + self._costs[trial.shots].seconds(trial)
+        return self._clock.left() > self._reserve(trial) + self._costs[trial.shots].seconds(trial)
+
+    def _reserve(self, trial: Trial) -> float:
+        """Seconds that are kept for the test of a trial, where it may have one, and for the end."""
+        return CLOSING_SECONDS + self._costs[trial.shots].testing([trial])
 
     def _train(self, part: str, trial: Trial) -> bool:
         """Whether the trial was trained, and tested where it stands for a draw, before the time was up."""
@@ -120,7 +140,7 @@ class DrawRunner:
         best = max((r.accuracy for r in self.history.values() if r.accuracy >= 0), default=None)
         self._progress.trial(f"{part}: {describe(trial)}", Standing(done, done + len(to_come), best, left))
         before, start = costs.raw(trial), time.monotonic()
-        watch = Watch(self._clock.deadline(CLOSING_SECONDS / 2), self._progress.step)
+        watch = Watch(self._clock.deadline(0.5 * self._reserve(trial)), self._progress.step)
         try:
             (result,) = bench.run((trial,), watch)
         except OutOfTimeError:

@@ -111,10 +111,19 @@ def _size(
         compared, test, lambda trial: benches.bench(trial.shots, trial.seed).test(trial), start.staged,
         runner.history,
     )  # fmt: skip
+    tuned_with = {c.name: len(tuning(c, space, options.trials)) for c in contestants(space)}
+    for row in found["contestants"]:
+        row["tuning_trials"] = tuned_with[row["name"]]
     images = benches.bench(space.shots, space.seed).store.images
     counts = {split: len(images.rows[split]) for split in ("train", "validation", "test")}
     finished = not expected(space, options.trials, runner.history)
-    return {"shots": space.shots or None, "counts": counts, "finished": finished, **found}
+    return {
+        "shots": space.shots or None,
+        "counts": counts,
+        "finished": finished,
+        "failed": runner.failed(space),
+        **found,
+    }
 
 
 def _spent(options: CompareOptions, runner: DrawRunner, space: Space, folder: RunFolder) -> dict[str, float]:

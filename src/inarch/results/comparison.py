@@ -19,6 +19,7 @@ _SIZE: Final = object_with(
     {
         "shots": optional(number(1, whole=True)),
         "counts": COUNTS,
+        "failed": list_of(text()),
         "contestants": list_of(
             object_with(
                 {
@@ -29,6 +30,7 @@ _SIZE: Final = object_with(
                     "learning_rate": number(0.0),
                     "new_layer_learning_rate": number(0.0),
                     "strength": number(0.0),
+                    "tuning_trials": number(1, whole=True),
                     "validation_accuracy": number(0.0, 1.0),
                 }
             )

@@ -33,8 +33,8 @@ def differences(run: Run) -> Section | None:
         return None
     caption = (
         "Accuracy minus that of tuned traditional fine-tuning, in percentage points, on the same test images; a line "
-        "is a 95 % interval over images and draws. Right of zero the method is better. A line that crosses zero means "
-        "that they cannot be told apart."
+        "is a 95 % interval over images and, where there are several, draws. Right of zero the method is better. A "
+        "line that crosses zero means that they cannot be told apart."
     )
     return Section("differences", "Against traditional fine-tuning", [], [Figure(panels, caption)], [_paired(run)])
 
@@ -70,7 +70,7 @@ def _paired(run: Run) -> Table:
 
 def accuracies(run: Run) -> Section:
     columns = ["Method and graft", "Training images", "Test accuracy", "95 % interval", "Balanced", "Log loss"]
-    columns += ["Configuration", "Frozen", "Rates old, new", "Strength", "Draws", "Time"]
+    columns += ["Configuration", "Frozen", "Rates old, new", "Strength", "Tuned with", "Draws", "Time"]
     rows: list[list[str]] = []
     marked: set[int] = set()
     for size, seconds in zip(run.results["sizes"], run.results["cost"]["contestants"], strict=True):
@@ -83,14 +83,15 @@ def accuracies(run: Run) -> Section:
                     _IN_WORDS.get(row["name"], row["name"]), _size(size), words.percent(row["accuracy"]),
                     words.percent_range(row["interval95"]), words.percent(row["balanced_accuracy"]),
                     f"{row['log_loss']:.3f}", words.configuration(row), words.frozen(row["cut"]), rates,
-                    f"{row['strength']:g}", str(len(row["seeds"])), words.duration(seconds[row["name"]]),
+                    f"{row['strength']:g}", str(row["tuning_trials"]), str(len(row["seeds"])),
+                    words.duration(seconds[row["name"]]),
                 ]
             )  # fmt: skip
     text = [
         "Means over draws of training images, each with a seed of its own, and what tuning chose. Time is that of all "
         "trials, tuning included.",
     ]
-    table = Table("Test accuracy of all", columns, rows, frozenset({2, 3, 4, 5, 9, 10, 11}), frozenset(marked))
+    table = Table("Test accuracy of all", columns, rows, frozenset({2, 3, 4, 5, 9, 10, 11, 12}), frozenset(marked))
     return Section("accuracies", "Accuracy, settings and cost", text, tables=[table])
 
 
@@ -110,9 +111,9 @@ def ranks(run: Run) -> Section | None:
 def how(run: Run) -> Section:
     settings, counts = run.results["settings"], run.results["dataset"]["counts"]
     text = [
-        f"Every contestant was tuned with {counted(settings['trials'], 'trial')} (rates, cut, harmonising, "
-        "strength) on one draw of the training images and chosen on its validation images, of which there are no "
-        "more a class than in training. The best was then trained in full on "
+        f"Every contestant was tuned with {counted(settings['trials'], 'trial')}, or as many as it has settings "
+        "(rates, cut, harmonising, strength), on one draw of the training images and chosen on its validation images, "
+        "of which there are no more a class than in training. The best was then trained in full on "
         f"{counted(settings['seeds'], 'further draw')}, and tested on all {counts['test']} test images, which "
         "decided nothing.",
         "Traditional fine-tuning trains all layers with a new classifier and is tuned with as many trials. Differences "
