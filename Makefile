@@ -33,6 +33,7 @@ lint: setup
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	MYPYPATH=src:benchmarks $(BIN)/mypy benchmarks/*.py
+	MYPYPATH=src:pretraining $(BIN)/mypy pretraining/*.py pretraining/formulas/*.py
 	$(BIN)/lint-imports --no-cache
 
 # Pins anew, to the newest releases that pyproject.toml allows. The lock names no registry and holds no option.
