@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from inarch.launch.allocator import keep_memory
+from inarch.preparation import same_threads_afterwards
 from loop import CARD, CLASSES, RECORD, WEIGHTS, Place, steps_in, train
 from recipe import Recipe, read_json, write_json
 
@@ -83,12 +84,13 @@ def main(given: Sequence[str] | None = None) -> None:
     if chosen.hours is None and chosen.steps is None and not (chosen.out / RECIPE).exists():
         parser.error("give --hours or --steps")
     keep_memory()
-    torch.set_flush_denormal(True)
-    if chosen.threads:
-        torch.set_num_threads(chosen.threads)
-    chosen.out.mkdir(parents=True, exist_ok=True)
-    place = Place(torch.device(chosen.device or ("cuda" if torch.cuda.is_available() else "cpu")), chosen.workers)
-    train(chosen.out, settled(chosen.out, chosen, place), place)
+    with same_threads_afterwards():
+        torch.set_flush_denormal(True)
+        if chosen.threads:
+            torch.set_num_threads(chosen.threads)
+        chosen.out.mkdir(parents=True, exist_ok=True)
+        place = Place(torch.device(chosen.device or ("cuda" if torch.cuda.is_available() else "cpu")), chosen.workers)
+        train(chosen.out, settled(chosen.out, chosen, place), place)
 
 
 if __name__ == "__main__":
