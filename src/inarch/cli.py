@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -147,12 +149,8 @@ def fit(
         device=device, precision=precision, threads=threads, max_pixels=max_pixels, stages=words(stages),
         time_limit=time_limit, views=views, stored_precision=stored_precision, store=store, store_limit=store_limit,
     )  # fmt: skip
-    try:
-        with progress_on_terminal() as progress:
-            results = run(data, source, out, options, source_options(weights, image_size, classes), progress)
-    except KeyboardInterrupt:
-        announce("Stopped. What was finished is kept; the same command goes on from there.")
-        raise typer.Exit(1) from None
+    with stoppable(), progress_on_terminal() as progress:
+        results = run(data, source, out, options, source_options(weights, image_size, classes), progress)
     print_results(results, out)
     if profile:
         print_profile(results["cost"]["profile"])
@@ -223,12 +221,8 @@ def compare(
         store=store, store_limit=store_limit,
     )  # fmt: skip
     options = CompareOptions(methods, shots, trials, study)
-    try:
-        with progress_on_terminal() as progress:
-            results = run(data, source, out, options, source_options(weights, image_size, classes), progress)
-    except KeyboardInterrupt:
-        announce("Stopped. What was finished is kept; the same command goes on from there.")
-        raise typer.Exit(1) from None
+    with stoppable(), progress_on_terminal() as progress:
+        results = run(data, source, out, options, source_options(weights, image_size, classes), progress)
     print_comparison(results, out, console)
 
 
@@ -323,6 +317,16 @@ def source_options(
 
 def announce(text: str) -> None:
     errors.print(text, soft_wrap=True)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Says, where the user stops a run, that nothing of it is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        announce("Stopped. What was finished is kept; the same command goes on from there.")
+        raise typer.Exit(1) from None
 
 
 def progress_on_terminal() -> Any:
