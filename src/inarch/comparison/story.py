@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from inarch.command import command
 from inarch.comparison.benches import Benches
 from inarch.comparison.design import contestants, expected, tuning
@@ -16,7 +18,7 @@ from inarch.comparison.outcome import FORMAT, mean_ranks, of_size, sentence
 from inarch.comparison.runner import DrawRunner
 from inarch.errors import UsageError
 from inarch.launch.clock import Clock
-from inarch.launch.here import RANGE, TRIAL
+from inarch.launch.here import RANGE, TRIAL, recorded_test
 from inarch.launch.progress import Progress
 from inarch.launch.runner import describe
 from inarch.methods import make_method
@@ -27,6 +29,7 @@ from inarch.report import write_report
 from inarch.results.comparison import COMPARISON
 from inarch.results.folder import RunFolder
 from inarch.search.space import Space, Track
+from inarch.training.trial import Trial
 
 
 def compare(
@@ -47,7 +50,7 @@ def compare(
             runner = DrawRunner(spaces, options.trials, folder, benches, clock, progress)
             runner.run()
             runner.require_enough()
-            sizes = [(space, _size(options, runner, space, start, benches)) for space in runner.spaces]
+            sizes = [(space, _size(options, runner, space, start, benches, folder)) for space in runner.spaces]
         spaces, found = zip(*((space, size) for space, size in sizes if size is not None), strict=True)
         results = {
             "format": FORMAT,
@@ -100,15 +103,21 @@ def _space(options: CompareOptions, start: Opened, benches: Benches, shots: int,
 
 
 def _size(
-    options: CompareOptions, runner: DrawRunner, space: Space, start: Opened, benches: Benches
+    options: CompareOptions, runner: DrawRunner, space: Space, start: Opened, benches: Benches, folder: RunFolder
 ) -> dict[str, Any] | None:
     """What is reported of draws of one size; None where time ended before the reference was trained on one."""
     compared = runner.compared(space)
     if not compared:
         return None
+
+    def probabilities(trial: Trial) -> np.ndarray:
+        # Trained draws are tested already: a workbench for each would be opened for nothing.
+        recorded = recorded_test(folder, trial)
+        return benches.bench(trial.shots, trial.seed).test(trial) if recorded is None else recorded
+
     test = start.dataset.labels("test")
     found = of_size(
-        compared, test, lambda trial: benches.bench(trial.shots, trial.seed).test(trial), start.staged,
+        compared, test, probabilities, start.staged,
         runner.history,
     )  # fmt: skip
     tuned_with = {c.name: len(tuning(c, space, options.trials)) for c in contestants(space)}

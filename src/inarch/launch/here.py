@@ -120,14 +120,13 @@ class Workbench:
 
     def test(self, trial: Trial) -> np.ndarray:
         """Probabilities [images, classes] on the test split of a finished trial, recorded once."""
-        key = f"{TEST}-{trial.key}"
-        record = self.folder.ledger.get(key)
-        if record is None:
+        found = recorded_test(self.folder, trial)
+        if found is None:
             start = time.monotonic()
-            probabilities = predict(self.restore(trial), self.store, "test").astype(np.float32)
-            record = Record(key, TEST, trial.to_json(), {}, {"test": probabilities}, time.monotonic() - start)
-            self._record(record)
-        return record.arrays["test"]
+            found = predict(self.restore(trial), self.store, "test").astype(np.float32)
+            seconds = time.monotonic() - start
+            self._record(Record(_test_key(trial), TEST, trial.to_json(), {}, {"test": found}, seconds))
+        return found
 
     def validation(self, trial: Trial) -> np.ndarray:
         """Probabilities [images, classes] on the validation split of a finished trial, as they were recorded."""
@@ -221,6 +220,16 @@ def require_features(staged: Stages) -> None:
             "The network has no layer with weights before its classification layer: nothing could be kept frozen.",
             "Use a network with more layers.",
         )
+
+
+def recorded_test(folder: RunFolder, trial: Trial) -> np.ndarray | None:
+    """What `Workbench.test` recorded of a trial; None where it was not tested yet."""
+    record = folder.ledger.get(_test_key(trial))
+    return record.arrays["test"] if record else None
+
+
+def _test_key(trial: Trial) -> str:
+    return f"{TEST}-{trial.key}"
 
 
 def write_weights(path: Path, state: dict[str, Tensor]) -> None:
