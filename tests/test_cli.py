@@ -29,6 +29,7 @@ from toy import write_images, write_source
 
 from inarch import __version__, arguments
 from inarch.catalogue import METHODS as ENTRIES
+from inarch.data import AUGMENTATIONS
 from inarch.errors import UsageError
 from inarch.features.plan import PRECISIONS
 from inarch.network.grafts import GRAFT_NAMES
@@ -141,6 +142,7 @@ def test_the_command_line_knows_exactly_what_the_parts_offer() -> None:
         (arguments.SearchName, SEARCHES),
         (arguments.OptimiserName, OPTIMISERS),
         (arguments.BalanceName, BALANCES),
+        (arguments.AugmentationName, tuple(AUGMENTATIONS)),
         (arguments.PrecisionName, PRECISIONS),
     ):
         assert get_args(names) == tuple(offered)

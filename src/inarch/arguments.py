@@ -22,6 +22,7 @@ HarmoniserName = Literal["none", "l2", "batch"]
 SearchName = Literal["halving", "exhaustive"]
 OptimiserName = Literal["sgd", "adamw"]
 BalanceName = Literal["none", "loss", "sampler"]
+AugmentationName = Literal["crop-flip", "randaugment"]
 PrecisionName = Literal["fp32", "bf16"]
 
 
@@ -109,6 +110,29 @@ Shots = Annotated[
 Search = Annotated[SearchName, typer.Option(help="Short trials first, or all in full.")]
 Optimiser = Annotated[OptimiserName, typer.Option(help="What takes the steps.")]
 Balance = Annotated[BalanceName, typer.Option(help="For unequal classes.")]
+Augmentation = Annotated[
+    AugmentationName,
+    typer.Option(
+        help="What views are made by: a random crop, flip and slight changes of colour, or crop, flip and two random "
+        "operations (RandAugment).",
+    ),
+]
+Mixup = Annotated[
+    float,
+    typer.Option(
+        metavar="ALPHA",
+        help="Train on mixed images, with shares from Beta(ALPHA, ALPHA), such as 0.2; 0: none. What the trained part "
+        "reads is mixed: pixels, or behind frozen stages their activations, which is manifold mixup.",
+    ),
+]
+EMA = Annotated[
+    float,
+    typer.Option(
+        metavar="DECAY",
+        help="Validate, test and deliver the moving average of the weights over about 1/(1 - DECAY) steps, such as "
+        "0.99; 0: the last weights.",
+    ),
+]
 Precision = Annotated[
     Literal["auto", "fp32", "bf16"], typer.Option(help="Of the arithmetic; auto: what is fastest here.")
 ]

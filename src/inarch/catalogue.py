@@ -100,6 +100,11 @@ METHODS = (
         "the mean of the weights before (a linear probe) and after fine-tuning",
         "Wortsman et al., CVPR 2022, arXiv 2109.01903",
     ),
+    Entry(
+        "soup",
+        "the mean of the weights of three fine-tunings, of those that go together",
+        "Wortsman et al., ICML 2022, arXiv 2203.05482",
+    ),
 )
 
 

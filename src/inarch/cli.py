@@ -128,6 +128,9 @@ def fit(
     optimiser: ask.Optimiser = "sgd",
     label_smoothing: Annotated[float, typer.Option(help="From 0 to below 1.")] = 0.1,
     balance: ask.Balance = "none",
+    augmentation: ask.Augmentation = "crop-flip",
+    mixup: ask.Mixup = 0.0,
+    ema: ask.EMA = 0.0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     precision: ask.Precision = "auto",
     threads: ask.Threads = None,
@@ -146,6 +149,7 @@ def fit(
         grafts=grafts, harmonise=harmonise, cuts=words(cuts), method=method, search=search, seeds=seeds,
         seed=seed, hidden=tuple(hidden) if hidden else StudyOptions.hidden,
         epochs=epochs, batch_size=batch_size, optimiser=optimiser, label_smoothing=label_smoothing, balance=balance,
+        augmentation=augmentation, mixup=mixup, ema=ema,
         device=device, precision=precision, threads=threads, max_pixels=max_pixels, stages=words(stages),
         time_limit=time_limit, views=views, stored_precision=stored_precision, store=store, store_limit=store_limit,
     )  # fmt: skip
@@ -197,6 +201,9 @@ def compare(
     search: ask.Search = "halving",
     epochs: ask.Epochs = None,
     batch_size: Annotated[int, typer.Option(callback=ask.at_least(2), help="Images a training step.")] = 32,
+    augmentation: ask.Augmentation = "crop-flip",
+    mixup: ask.Mixup = 0.0,
+    ema: ask.EMA = 0.0,
     weights: ask.Weights = None,
     classes: ask.ClassNames = None,
     image_size: ask.ImageSize = None,
@@ -218,7 +225,7 @@ def compare(
         grafts=grafts, harmonise=harmonise, search=search, seeds=seeds, seed=seed, epochs=epochs,
         hidden=tuple(hidden) if hidden else StudyOptions.hidden, batch_size=batch_size, device=device,
         precision=precision, threads=threads, max_pixels=max_pixels, stages=words(stages), time_limit=time_limit,
-        store=store, store_limit=store_limit,
+        store=store, store_limit=store_limit, augmentation=augmentation, mixup=mixup, ema=ema,
     )  # fmt: skip
     options = CompareOptions(methods, shots, trials, study)
     with stoppable(), progress_on_terminal() as progress:

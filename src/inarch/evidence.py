@@ -71,11 +71,17 @@ def _learning(bench: Workbench, outcome: Outcome) -> list[dict[str, Any]]:
                 "role": role,
                 **outcome.place(found),
                 "seeds": [
-                    {"seed": record.subject["seed"], "epochs": record.outcome["epochs"]} for record in records if record
+                    {"seed": record.subject["seed"], **_parts(record, "epochs", "members")}
+                    for record in records
+                    if record
                 ],
             }
         )
     return curves
+
+
+def _parts(record: Record, *names: str) -> dict[str, Any]:
+    return {name: record.outcome[name] for name in names if name in record.outcome}
 
 
 def _source_classes(bench: Workbench, names: Sequence[str]) -> list[list[dict[str, Any]]]:

@@ -9,19 +9,23 @@ from typing import Any
 
 import torch
 
+from inarch.data import AUGMENTATIONS
 from inarch.errors import UsageError
 from inarch.features.plan import PRECISIONS, Plan
-from inarch.methods import make_method, method_class
+from inarch.methods import Method, make_method, method_class
 from inarch.network.grafts import GRAFT_NAMES, Configuration, configurations
 from inarch.network.layers import HARMONISERS
 from inarch.network.stages import Stages
 from inarch.search.space import SEARCHES, Space, Track
+from inarch.training.mixing import require_bearable
 from inarch.training.schedule import default_epochs
 from inarch.training.trial import TrainingSettings
 
 DEFAULT_HIDDEN = ((512,),)
 # The precision that is measured to be the fastest, within what training bears.
 AUTO = "auto"
+# Options of the training loop that add something to the usual training, whatever the method.
+ADDITIONS = ("augmentation", "mixup", "ema")
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,10 @@ class StudyOptions:
     images. search: how cuts and rates are looked for, see `inarch.search.space`. stages: modules at whose end a network
     that cannot be traced may be cut. time_limit: seconds for this call, not part of the study. threads: None takes as
     many as there are. precision: of all arithmetic; auto: what is measured to be fastest, for frozen and for trained
-    stages. views: of each training image, 0 for a fresh one every epoch. stored_precision: of frozen activations.
-    store: folder of stored activations, None for that of the user's cache. store_limit: bytes that the study may take
-    there, None for a share of disk and memory.
+    stages. augmentation: what views are made by, see `inarch.data.augmentation`. mixup: alpha, 0 for none. ema: decay
+    of the average of the weights, 0 for none. views: of each training image, 0 for a fresh one every epoch.
+    stored_precision: of frozen activations. store: folder of stored activations, None for that of the user's cache.
+    store_limit: bytes that the study may take there, None for a share of disk and memory.
     """
 
     grafts: tuple[str, ...] = GRAFT_NAMES
@@ -51,6 +56,9 @@ class StudyOptions:
     optimiser: str = "sgd"
     label_smoothing: float = 0.1
     balance: str = "none"
+    augmentation: str = "crop-flip"
+    mixup: float = 0.0
+    ema: float = 0.0
     device: str = "auto"
     precision: str = "auto"
     threads: int | None = None
@@ -91,9 +99,12 @@ class StudyOptions:
             )
         if self.search not in SEARCHES:
             raise UsageError(f"--search {self.search} is not known.", f"Choose from: {', '.join(SEARCHES)}.")
-        method_class(self.method)
+        if self.augmentation not in AUGMENTATIONS:
+            raise UsageError(
+                f"--augmentation {self.augmentation} is not known.", f"Choose from: {', '.join(AUGMENTATIONS)}."
+            )
         self.configurations()
-        self.settings(2, Plan())
+        self.require_bearable(method_class(self.method))
 
     def configurations(self) -> tuple[Configuration, ...]:
         """Every configuration of the proposal."""
@@ -112,12 +123,26 @@ class StudyOptions:
             frozen_precision=plan.frozen,
             views=self.views,
             stored_precision=self.stored_precision,
+            augmentation=AUGMENTATIONS[self.augmentation],
+            mixup=float(self.mixup),
+            ema=float(self.ema),
         )
+
+    def additions(self) -> dict[str, Any]:
+        """What was added to the usual training, as `settings` name it, and nothing else."""
+        settings = self.settings(2, Plan()).to_json()
+        return {name: settings[name] for name in ADDITIONS if getattr(self, name) != getattr(StudyOptions, name)}
+
+    def require_bearable(self, method: type[Method]) -> None:
+        """`UsageError` where the method cannot be trained with these settings."""
+        require_bearable(method, self.settings(2, Plan()))
 
     def identity(self) -> Mapping[str, Any]:
         """What must stay the same when a run folder is used again; the time limit and the store's folder may change."""
         left_out = ("time_limit", "threads", "device", "store", "store_limit")
-        return {name: value for name, value in self.__dict__.items() if name not in left_out}
+        # Additions are left out where they are not made: run folders from before them go on.
+        usual = [name for name in ADDITIONS if getattr(self, name) == getattr(StudyOptions, name)]
+        return {name: value for name, value in self.__dict__.items() if name not in (*left_out, *usual)}
 
 
 def chosen_device(name: str) -> str:

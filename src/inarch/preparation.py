@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from inarch.launch.allocator import keep_memory
 from inarch.launch.plan import Decision, candidates, measured_plan
 from inarch.launch.progress import Progress
 from inarch.launch.remembered import remembered, this_processor
+from inarch.methods import make_method
 from inarch.network.adapted import stage
 from inarch.network.source import Source, SourceOptions, load_source
 from inarch.network.stages import Stages
@@ -184,13 +185,17 @@ def _store_limit(options: StudyOptions) -> int:
 
 def keeping(
     staged: Stages, images: Images, source: Source, settings: TrainingSettings, options: StudyOptions,
-    folder: RunFolder, progress: Progress,
+    folder: RunFolder, progress: Progress, methods: Sequence[str] = (),
 ) -> Keeping:  # fmt: skip
-    """What of the activations is stored, and where: decided by sizes, the study, and its own limit."""
+    """What of the activations is stored, and where: decided by sizes, the study, and its own limit.
+
+    methods: of a comparison, in place of the study's.
+    """
+    trainings = max(len(make_method(name).seeds(options.seed, True)) for name in methods or (options.method,))
     demand = Demand(
         training=len(images.rows["train"]),
         evaluated=sum(len(images.rows[split]) for split in ("validation", "test")),
-        views=settings.distinct_views * (1 + options.seeds),
+        views=settings.distinct_views * trainings * (1 + options.seeds),
         epochs=settings.epochs,
         item=2 if settings.stored_precision == "bf16" else 4,
     )
@@ -259,5 +264,5 @@ def as_images(dataset: DataSet, source: Source, settings: TrainingSettings) -> I
         {split: dataset.labels(split) for split in SPLITS},
         len(dataset.classes),
         {split: tuple(item.digest for item in dataset.split(split)) for split in SPLITS},
-        {"input": source.input.to_card(), "augmentation": asdict(settings.augmentation)},
+        {"input": source.input.to_card(), "augmentation": settings.augmentation.to_json()},
     )

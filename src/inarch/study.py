@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +67,7 @@ def fit(
         outcome = Outcome(runner.space, runner.history, staged, dataset, bench.store.images.labels["test"], bench.test)
         results = outcome.to_json() | {
             "source": {"name": loaded.name, "digest": loaded.digest, "classes": len(loaded.classes)},
-            "settings": asdict(settings) | {"seed": options.seed, "seeds": options.seeds},
+            "settings": settings.to_json() | {"seed": options.seed, "seeds": options.seeds},
             "left_out": runner.left_out(),
         }
         first = outcome.chosen.results[0].trial

@@ -45,7 +45,7 @@ def trials_of(run: Path) -> list[dict[str, Any]]:
         return [record.subject for record in ledger.records("trial")]
 
 
-@pytest.mark.parametrize("method", ["lp-ft", "delta", "co-tuning", "bi-tuning"])
+@pytest.mark.parametrize("method", ["lp-ft", "delta", "co-tuning", "bi-tuning", "soup"])
 def test_a_study_trains_its_proposal_by_the_method_and_its_baselines_plainly(
     place: Path, tmp_path: Path, method: str
 ) -> None:

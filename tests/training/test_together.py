@@ -21,7 +21,8 @@ from inarch.methods import METHODS, ParameterGroup, make_method
 from inarch.network.adapted import AdaptedNetwork
 from inarch.network.grafts import GRAFT_NAMES, Configuration, graft_class
 from inarch.network.layers import HARMONISERS
-from inarch.training.fit import Trained, Watch, make_optimiser, supervised_losses, train, train_together
+from inarch.training.fit import Trained, Watch, train, train_together
+from inarch.training.learner import make_optimiser, supervised_losses
 from inarch.training.members import Alone, Stack, as_members
 from inarch.training.trial import TrainingSettings, Trial
 
@@ -98,7 +99,14 @@ def test_several_steps_together_equal_those_alone_in_float64(
 
 @pytest.mark.parametrize(
     "changes",
-    [{"balance": "loss"}, {"balance": "sampler"}, {"label_smoothing": 0.0}, {"weight_decay": 0.1}],
+    [
+        {"balance": "loss"},
+        {"balance": "sampler"},
+        {"label_smoothing": 0.0},
+        {"weight_decay": 0.1},
+        {"mixup": 0.4},
+        {"ema": 0.7},
+    ],
     ids=lambda changes: next(iter(changes)) + str(next(iter(changes.values()))),
 )
 @pytest.mark.parametrize("method", ["fine-tuning", "l2-sp"])
@@ -155,6 +163,21 @@ def test_a_batch_twice_gives_the_same_bits_and_so_does_a_checkpoint_made_anew(tm
         assert np.array_equal(one.arrays["validation"], other.arrays["validation"])
     assert trained.keys() == anew.keys()
     assert all(torch.equal(value, anew[name]) for name, value in trained.items())
+
+
+def test_a_member_that_diverges_leaves_the_averages_of_the_others_as_they_are(tmp_path: Path) -> None:
+    trials = some_trials(configured("deepen", "batch"), settings=replace(SETTINGS, ema=0.7, mixup=0.4))
+    wild = [trials[0], replace(trials[1], new_layer_learning_rate=1e30), trials[2]]
+    with workbench(tmp_path / "calm") as bench:
+        bench.run(trials, Watch())
+        calm = bench.folder.ledger.records(TRIAL)
+    with workbench(tmp_path / "wild") as bench:
+        bench.run(wild, Watch())
+        found = bench.folder.ledger.records(TRIAL)
+    assert found[1].outcome["status"] == "failed"
+    for i in (0, 2):
+        assert np.array_equal(found[i].arrays["validation"], calm[i].arrays["validation"])
+        assert found[i].outcome["epochs"] == calm[i].outcome["epochs"]
 
 
 @pytest.mark.parametrize("harmonise", HARMONISERS)

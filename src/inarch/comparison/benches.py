@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import final
 
 from inarch.comparison.draws import draw
@@ -20,9 +21,10 @@ class Benches:
     """One workbench at a time; close it to close its files."""
 
     def __init__(
-        self, opened: Opened, options: StudyOptions, folder: RunFolder, progress: Progress, profile: Profile
-    ) -> None:
-        self._opened, self._options = opened, options
+        self, opened: Opened, options: StudyOptions, methods: Sequence[str], folder: RunFolder, progress: Progress,
+        profile: Profile,
+    ) -> None:  # fmt: skip
+        self._opened, self._options, self._methods = opened, options, methods
         self._folder, self._progress, self._profile = folder, progress, profile
         self._weights = {name: value.clone() for name, value in opened.source.network.state_dict().items()}
         self._images = as_images(opened.dataset, opened.source, options.settings(2, opened.machine.plan))
@@ -41,8 +43,9 @@ class Benches:
             # What was trained before stands in the modules, and a store is made from the weights of the source.
             opened.source.network.load_state_dict(self._weights)
             kept = keeping(
-                opened.staged, images, opened.source, self.settings(shots), self._options, self._folder, self._progress
-            )
+                opened.staged, images, opened.source, self.settings(shots), self._options, self._folder,
+                self._progress, self._methods,
+            )  # fmt: skip
             store = PrefixStore(opened.staged, images, opened.machine, kept)
             store.profile = self._profile
             self._bench = Workbench(opened.staged, opened.source.network, store, self._folder)

@@ -33,7 +33,7 @@ class CompareOptions:
         if not self.methods:
             raise UsageError("--methods names no method.", "`inarch methods` lists them.")
         for name in self.methods:
-            method_class(name)
+            self.study.require_bearable(method_class(name))
         if not self.shots:
             raise UsageError("--shots names no number of images.", "Try 5,20,all.")
         if min(self.shots) < 0:

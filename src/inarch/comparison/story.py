@@ -45,7 +45,7 @@ def compare(
     with same_threads_afterwards(), RunFolder(out) as folder:
         start = opened(data, source, study, source_options, folder, progress, profile)
         folder.require_identity(identity_of(start.source, start.dataset, options.identity(), study.epochs))
-        with closing(Benches(start, study, folder, progress, profile)) as benches:
+        with closing(Benches(start, study, options.methods, folder, progress, profile)) as benches:
             spaces = [_space(options, start, benches, shots, progress) for shots in options.shots]
             runner = DrawRunner(spaces, options.trials, folder, benches, clock, progress)
             runner.run()
@@ -57,7 +57,7 @@ def compare(
             "sentence": sentence(found),
             "dataset": _dataset_json(start),
             "source": {"name": start.source.name, "digest": start.source.digest},
-            "settings": {"trials": options.trials, "seed": study.seed, "seeds": study.seeds},
+            "settings": {"trials": options.trials, "seed": study.seed, "seeds": study.seeds, **study.additions()},
             "sizes": list(found),
             "ranks": mean_ranks(found),
             "left_out": [describe(trial) for trial in runner.left_out],

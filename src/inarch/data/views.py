@@ -1,8 +1,9 @@
 """Numbered views: augmentations that depend on the image and a number alone, so that any run can make them again.
 
-Random-resized crop (Szegedy et al., 2015), flip and colour jitter as torchvision defines them. The random numbers come
-from Philox, a counter-based generator (Salmon et al., 2011), keyed by the digest of the image and counted from the
-number of the view: no state is carried from image to image, and no global random state is touched.
+Random-resized crop (Szegedy et al., 2015), flip and colour jitter as torchvision defines them, and RandAugment
+(`randaugment.py`) where it is asked for. The random numbers come from Philox, a counter-based generator (Salmon et al.,
+2011), keyed by the digest of the image and counted from the number of the view: no state is carried from image to
+image, and no global random state is touched.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Protocol, final
 
 import numpy as np
@@ -20,14 +20,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from inarch.data.augmentation import DRAWS, Augmentation
 from inarch.data.images import centre_crop, resampling
 from inarch.data.pixels import Pixels
-from inarch.errors import UsageError
 
 # ITU-R BT.601 as torchvision rounds it.
 _GREY = (0.2989, 0.587, 0.114)
 _TRIES = 10
-# Two of each try, two for the place, one for the flip, three for the colours.
+# Two of each try, two for the place, one for the flip, three for the colours; those of RandAugment stand behind them.
 _DRAWS = 2 * _TRIES + 6
 # PyTorch divides the work on more values than these between threads.
 _FEW_VALUES = 32768
@@ -53,31 +53,6 @@ class Geometry(Protocol):
     def interpolation(self) -> str: ...
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """How far a training view may depart from its image.
-
-    `scale`: share of the area that is cropped; `ratio`: width to height of the crop, before it is resized; `flip`:
-    probability of left to right; `colour_jitter`: brightness, contrast and saturation are each multiplied by
-    a factor between 1 - strength and 1 + strength (0: colours are left alone).
-    """
-
-    scale: tuple[float, float] = (0.35, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: float = 0.5
-    colour_jitter: float = 0.2
-
-    def __post_init__(self) -> None:
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise UsageError(f"Crops of {self.scale} of the area cannot be made.", "Give 0 < low <= high <= 1.")
-        if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise UsageError(f"Crops of ratio {self.ratio} cannot be made.", "Give 0 < low <= high.")
-        if not 0 <= self.flip <= 1:
-            raise UsageError(f"A flip has no probability of {self.flip}.", "Give 0 to 1.")
-        if not 0 <= self.colour_jitter <= 1:
-            raise UsageError(f"Colours cannot be jittered by {self.colour_jitter}.", "Give 0 to 1.")
-
-
 @final
 class Views:
     """Makes batches of training views and evaluation crops from kept pixels."""
@@ -100,7 +75,8 @@ class Views:
         uniform = self._uniform(rows, view)
 
         def make(place: int) -> tuple[Bytes, Factors | None]:
-            return self._crop(int(rows[place]), uniform[place]), self._factors(uniform[place])
+            crop = self._crop(int(rows[place]), uniform[place])
+            return self._operated(crop, uniform[place]), self._factors(uniform[place])
 
         return _batch(make, len(rows), self._geometry)
 
@@ -115,7 +91,7 @@ class Views:
         state = generator.state
         # The generator counts in the lowest words of its counter; the view's number stands in the highest.
         state["state"]["counter"] = np.array([0, 0, 0, view], dtype=np.uint64)
-        uniform = np.empty((len(rows), _DRAWS))
+        uniform = np.empty((len(rows), _DRAWS + DRAWS * self._augmentation.operations))
         for place, row in enumerate(rows.tolist()):
             state["state"]["key"] = self._keys[row]
             # Setting the state takes a quarter of the time of making a generator.
@@ -127,8 +103,16 @@ class Views:
         strength = self._augmentation.colour_jitter
         if not strength:
             return None
-        contrast, brightness, saturation = (1 + strength * (2 * uniform[-3:] - 1)).tolist()
+        contrast, brightness, saturation = (1 + strength * (2 * uniform[_DRAWS - 3 : _DRAWS] - 1)).tolist()
         return contrast, brightness, saturation
+
+    def _operated(self, image: Bytes, uniform: NDArray[np.float64]) -> Bytes:
+        """The image after the operations of RandAugment."""
+        if not self._augmentation.operations:
+            return image
+        from inarch.data.randaugment import augmented  # late: it brings torchvision
+
+        return augmented(image, uniform[_DRAWS:].tolist(), self._augmentation.magnitude)
 
     def _crop(self, row: int, uniform: NDArray[np.float64]) -> Bytes:
         image, augmentation, geometry = self._pixels[row], self._augmentation, self._geometry

@@ -11,6 +11,7 @@ from dataclasses import astuple, dataclass, field
 from typing import final
 
 from inarch.features.store import Key, PrefixStore
+from inarch.methods import make_method
 from inarch.network.adapted import stored_cut
 from inarch.network.stages import Stages
 from inarch.training.order import view_number
@@ -103,7 +104,7 @@ class CostModel:
         step = view + between * self.speeds.forward + behind * self.speeds.training
         steps = settings.epochs * (images * step + images * self.speeds.head / settings.batch_size)
         checking = settings.epochs * validation * (between + behind) * self.speeds.forward
-        return self._passes(trial, start, made) + steps + checking
+        return self._passes(trial, start, made) + len(_seeds(trial)) * (steps + checking)
 
     def _passes(self, trial: Trial, start: int, made: set[Key] | None) -> float:
         """Seconds in which the views of a trial that are not stored yet are pushed through the network."""
@@ -111,7 +112,7 @@ class CostModel:
             return 0.0
         views = range(trial.settings.distinct_views)
         wanted: list[Key] = [
-            (start, "train", view_number(trial.seed, n, trial.views)) for n in views
+            (start, "train", view_number(seed, n, trial.views)) for seed in _seeds(trial) for n in views
         ] + [(start, "validation", None)]  # fmt: skip
         missing = [key for key in wanted if (made is None or key not in made) and not self.store.holds(*key)]
         if made is not None:
@@ -122,6 +123,11 @@ class CostModel:
 
     def _share(self, start: int, stop: int) -> float:
         return sum(stage.cost for stage in self.staged.stages[start:stop])
+
+
+def _seeds(trial: Trial) -> tuple[int, ...]:
+    """Of each training that the trial consists of."""
+    return make_method(trial.method).seeds(trial.seed, trial.learning_rate > 0)
 
 
 def seconds_of(work: Callable[[], object], repeats: int = 4) -> float:

@@ -93,7 +93,8 @@ class Workbench:
     def _outcome(self, outcome: Trained | TrainingError) -> dict[str, Any]:
         if isinstance(outcome, TrainingError):
             return {"status": "failed", "reason": str(outcome)}
-        return {
+        members = {"members": [asdict(member) for member in outcome.members]} if outcome.members else {}
+        return members | {
             "status": "finished",
             "validation": classification_metrics(outcome.validation, self.store.images.labels["validation"]),
             "epochs": [asdict(epoch) for epoch in outcome.epochs],
@@ -103,7 +104,7 @@ class Workbench:
         self, configuration: Configuration, settings: TrainingSettings, cut: int, seed: int, shots: int = 0
     ) -> float:
         """The rate that the range test finds for a configuration, at the cut where no old layer trains."""
-        subject = {"configuration": configuration.to_json(), "settings": asdict(settings), "cut": cut, "seed": seed}
+        subject = {"configuration": configuration.to_json(), "settings": settings.to_json(), "cut": cut, "seed": seed}
         if shots:
             subject["shots"] = shots
         key = f"{RANGE}-{digest(subject)}"

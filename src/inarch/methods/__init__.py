@@ -15,8 +15,9 @@ from inarch.methods.layer_decay import LayerDecay
 from inarch.methods.linear_probe import LinearProbe
 from inarch.methods.lp_ft import LPFT
 from inarch.methods.lwf import LwF
-from inarch.methods.method import Method, ParameterGroup, Rates, Step, Task
+from inarch.methods.method import Method, Mixture, ParameterGroup, Rates, Step, Task, over_labels, trained_state
 from inarch.methods.rifle import RIFLE
+from inarch.methods.soup import Soup
 from inarch.methods.stochnorm import StochNorm
 from inarch.methods.subtuning import SubTuning
 from inarch.methods.wise_ft import WiSEFT
@@ -38,9 +39,22 @@ METHODS: tuple[type[Method], ...] = (
     AutoRGN,
     SubTuning,
     WiSEFT,
+    Soup,
 )
 
-__all__ = ["METHODS", "Method", "ParameterGroup", "Rates", "Step", "Task", "make_method", "method_class"]
+__all__ = [
+    "METHODS",
+    "Method",
+    "Mixture",
+    "ParameterGroup",
+    "Rates",
+    "Step",
+    "Task",
+    "make_method",
+    "method_class",
+    "over_labels",
+    "trained_state",
+]
 
 
 def method_class(name: str) -> type[Method]:

@@ -40,6 +40,8 @@ class BiTuning(Method):
     strength_of: ClassVar[tuple[str, ...]] = ("weight",)
     # It must see what the last layer of each network sees.
     together: ClassVar[bool] = False
+    # Which keys are positive is a matter of one label.
+    bears_mixing: ClassVar[bool] = False
 
     weight: float = 1.0
     temperature: float = 0.07

@@ -65,8 +65,8 @@ class CoTuning(Method):
     def loss(self, network: AdaptedNetwork, step: Step) -> Tensor:
         if self._student is None or self._relationship is None:
             return step.supervised
-        logits = self._student.of(step)
-        second = F.cross_entropy(logits, self._relationship[step.labels].to(logits.dtype))
+        logits, relationship = self._student.of(step), self._relationship
+        second = step.over_labels(lambda labels: F.cross_entropy(logits, relationship[labels].to(logits.dtype)))
         return step.supervised + self.weight * second
 
     def finish(self, network: AdaptedNetwork) -> None:

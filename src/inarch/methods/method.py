@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
@@ -44,8 +44,8 @@ class Task:
     seed: of the trial. epochs, steps: of the whole training. classes: of the target. labels [images]: of the training
     split. schedule: the loop's factor on rates at a step of so many. autocast: the context of forward passes behind the
     stored cut. evaluation: activations at the stored cut of the evaluation view of the training split, in its order, in
-    batches. batches: stored activations and labels of an epoch as the loop takes them, its view included. tick: to be
-    called now and then by what takes long before the first step; raises where time is up.
+    batches. batches: stored activations and labels of an epoch as the loop takes them, its view included, but never
+    mixed. tick: to be called now and then by what takes long before the first step; raises where time is up.
     """
 
     seed: int
@@ -61,14 +61,37 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Mixture:
+    """How the images of a batch were mixed (mixup), each with another one of it.
+
+    share: of the image itself, from 0 to 1; the rest is its partner's. partners [images]: their places in the batch.
+    """
+
+    share: float
+    partners: Tensor
+
+    def of(self, values: Tensor) -> Tensor:
+        """What stands for each image [images, ...], mixed."""
+        return self.share * values + (1 - self.share) * values[self.partners]
+
+
+def over_labels(loss: Callable[[Tensor], Tensor], labels: Tensor, mixture: Mixture | None) -> Tensor:
+    """A loss that is linear in the target, of labels [images]; of mixed images that of both labels, by their shares."""
+    if mixture is None:
+        return loss(labels)
+    return mixture.share * loss(labels) + (1 - mixture.share) * loss(labels[mixture.partners])
+
+
+@dataclass(frozen=True)
 class Step:
     """One step of one trial, from 0: what went into its loss.
 
-    supervised: the loss so far, a number. labels [images]. logits [images, classes]: of the target. features: what the
-    graft saw as penultimate features, [images, channels] or [images, channels, height, width]; they depend on no
-    parameter where no stage before them trains. source_logits [images, source classes]: None where the graft replaced
-    the classification layer. stored: activations at the stored cut. another_view: those of the same images in the view
-    of the next epoch (of the first, in the last).
+    supervised: the loss so far, a number. labels [images]: the images' own, also where they are mixed. logits [images,
+    classes]: of the target. features: what the graft saw as penultimate features, [images, channels] or [images,
+    channels, height, width]; they depend on no parameter where no stage before them trains. source_logits [images,
+    source classes]: None where the graft replaced the classification layer. stored: activations at the stored cut,
+    mixed as `mixture` says (None: not at all). another_view: those of the same images in the view of the next epoch (of
+    the first, in the last), never mixed.
     """
 
     number: int
@@ -80,6 +103,11 @@ class Step:
     source_logits: Tensor | None
     stored: Tensor
     another_view: Callable[[], Tensor]
+    mixture: Mixture | None = None
+
+    def over_labels(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
+        """A loss that is linear in the target, of the labels of this step; see the function of this name."""
+        return over_labels(loss, self.labels, self.mixture)
 
 
 class Method:
@@ -91,12 +119,14 @@ class Method:
 
     together: whether its trials may be computed as a stack (`training/members.py`), where no member's graft is called.
     deepest_only: whether it trains new layers alone, so that it stands at the deepest cut and at no other.
+    bears_mixing: whether its loss has a meaning for images that are mixed and have two labels each (mixup).
     strength_of: the settings, weights of what it adds to the supervised loss, that its strength multiplies.
     """
 
     name: ClassVar[str]
     together: ClassVar[bool] = True
     deepest_only: ClassVar[bool] = False
+    bears_mixing: ClassVar[bool] = True
     strength_of: ClassVar[tuple[str, ...]] = ()
 
     def scaled(self, strength: float) -> Self:
@@ -109,6 +139,21 @@ class Method:
 
     def require(self, configuration: Configuration, staged: Stages) -> None:
         """Raises `UsageError` where the method makes no sense for the graft or the source network."""
+
+    def seeds(self, seed: int, old_layers_train: bool) -> tuple[int, ...]:
+        """Of each training that a trial of that seed consists of: what decides its order, views and dropout.
+
+        All begin with the same weights, those of the trial's seed, and each goes through the hooks from `prepare` to
+        `release`. Where no old layer trains there may be one alone: such trials may be computed as a stack.
+        """
+        return (seed,)
+
+    def taken(self, trainings: int, accuracy: Callable[[Sequence[int]], float]) -> Sequence[int]:
+        """Of several trainings, by number, those whose mean of weights is what the trial leaves.
+
+        accuracy: on the validation split, of the mean of some of them. Asked only where there are several.
+        """
+        return (0,)
 
     def prepare(self, network: AdaptedNetwork, task: Task) -> None:
         """Sees the network before its first step, with the weights of the source."""
@@ -159,3 +204,13 @@ def plus_decay(penalty: Tensor, network: AdaptedNetwork, strength: float) -> Ten
     for parameter in (p for p in network.new_parameters() if p.ndim >= 2):
         penalty = penalty + strength / 2 * torch.sum(parameter**2)
     return penalty
+
+
+def trained_state(network: AdaptedNetwork) -> dict[str, Tensor]:
+    """Weights and running statistics of all that is not frozen, by name, in the network's own memory.
+
+    Counts of batches are left out: they are no matter of averaging.
+    """
+    frozen = ("prefix.", "layer.") if network.cut > network.stored_cut else ("prefix.",)
+    state = {name: value for name, value in network.state_dict().items() if not name.startswith(frozen)}
+    return {name: value for name, value in state.items() if value.is_floating_point()}

@@ -13,7 +13,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from inarch.methods.method import Method, ParameterGroup, Rates, Task
+from inarch.methods.method import Method, ParameterGroup, Rates, Task, trained_state
 from inarch.methods.phases import ProbeFirst
 from inarch.network.adapted import AdaptedNetwork
 
@@ -43,17 +43,11 @@ class WiSEFT(Method):
     def begin(self, network: AdaptedNetwork, number: int) -> None:
         self._phases.begin(network, number)
         if number == self._phases.probe:
-            self._start = {name: value.detach().clone() for name, value in _state(network).items()}
+            self._start = {name: value.detach().clone() for name, value in trained_state(network).items()}
 
     def finish(self, network: AdaptedNetwork) -> None:
         with torch.no_grad():
-            for name, value in _state(network).items():
+            for name, value in trained_state(network).items():
                 if name in self._start:
                     value.lerp_(self._start[name], 1 - self.alpha)
         self._start = {}
-
-
-def _state(network: AdaptedNetwork) -> dict[str, Tensor]:
-    """Weights and running statistics behind what is stored; counts of batches are no matter of averaging."""
-    state = {name: value for name, value in network.state_dict().items() if not name.startswith("prefix.")}
-    return {name: value for name, value in state.items() if value.is_floating_point()}

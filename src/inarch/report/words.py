@@ -90,6 +90,25 @@ def plan_sentence(plan: Mapping[str, Any]) -> str:
     return f"{text}, as measured against channels last in fp32."
 
 
+def training_sentence(settings: Mapping[str, Any]) -> str | None:
+    """What was added to the usual training, by the settings of trials; None where nothing was."""
+    parts = []
+    augmentation = settings.get("augmentation") or {}
+    if augmentation.get("operations"):
+        operations = counted(augmentation["operations"], "operation")
+        parts.append(f"views made by RandAugment ({operations} of magnitude {augmentation['magnitude']} of 30)")
+    if settings.get("mixup"):
+        parts.append(
+            f"mixup (alpha {settings['mixup']:g}): pixels are mixed where nothing is frozen, else the activations at "
+            "the cut, which is manifold mixup"
+        )
+    if settings.get("ema"):
+        parts.append(
+            f"a moving average of the weights (decay {settings['ema']:g}), which is what was validated, tested and kept"
+        )
+    return f"All trials, those of the baselines too, were trained with {'; '.join(parts)}." if parts else None
+
+
 def _gain(gain: float | None) -> str:
     return "" if gain in (None, 1.0) else f" ({gain:.2g} times as fast)"
 

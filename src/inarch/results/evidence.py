@@ -5,7 +5,8 @@
       confusions     [true class, predicted class, images], every pair that occurs; classes by index
       reliability    bins of the calibration error: low, high, images, confidence, accuracy
       mistakes       the most confident ones: path, thumbnail, true, predicted, probability, probability_of_true
-    learning       for each role its place, and for each seed the epochs: training_loss, validation_accuracy
+    learning       for each role its place, and for each seed the epochs: training_loss, validation_accuracy, and the
+                   members, where the method made several trainings: seed, validation_accuracy, taken (averaged or not)
     source_classes for each class the source classes whose logits it raises most: name, raised (standard deviations)
     examples       for each class the counts per split, and thumbnails of training images
 
@@ -32,6 +33,11 @@ def _triple(value: Any, place: str) -> None:
     list_of(_COUNT)(value, place)
     if len(value) != 3:
         raise wrong(place, value, "[true class, predicted class, images]")
+
+
+def _yes_or_no(value: Any, place: str) -> None:
+    if not isinstance(value, bool):
+        raise wrong(place, value, "true or false")
 
 
 _CHECK: Final = object_with(
@@ -65,7 +71,8 @@ _CHECK: Final = object_with(
                                 "epochs": list_of(
                                     object_with({"training_loss": number(), "validation_accuracy": _FRACTION})
                                 ),
-                            }
+                            },
+                            also={"members": list_of(object_with({"seed": _COUNT, "taken": _yes_or_no}))},
                         )
                     ),
                 }

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from inarch.errors import TrainingError
 from inarch.features.machine import Machine
 from inarch.features.store import PrefixStore
-from inarch.methods import Method, ParameterGroup, Rates, Step
+from inarch.methods import Method, trained_state
 from inarch.network.adapted import AdaptedNetwork
-from inarch.training.members import Alone, Members, as_members, logits_of
-from inarch.training.order import Course, class_weights, course_of
-from inarch.training.schedule import warmup_cosine
-from inarch.training.task import task_of
-from inarch.training.trial import TrainingSettings, Trial
+from inarch.training.learner import Learner, probabilities
+from inarch.training.members import Alone
+from inarch.training.order import Course, course_of
+from inarch.training.trial import Trial
 
 
 class OutOfTimeError(Exception):
@@ -40,11 +37,25 @@ class Epoch:
 
 
 @dataclass(frozen=True)
+class Member:
+    """One of several trainings of a trial: its seed, its accuracy on validation, and whether it was averaged in."""
+
+    seed: int
+    validation_accuracy: float
+    taken: bool
+
+
+@dataclass(frozen=True)
 class Trained:
-    """What a trial leaves behind. validation: probabilities [images, classes] after the last epoch."""
+    """What a trial leaves behind.
+
+    epochs: of several trainings their mean. validation: probabilities [images, classes] of what is left in the end.
+    members: the trainings, where the method wants several.
+    """
 
     epochs: tuple[Epoch, ...]
     validation: np.ndarray
+    members: tuple[Member, ...] = ()
 
 
 @final
@@ -58,6 +69,10 @@ class Watch:
     def step(self, step: int, steps: int) -> None:
         self.progress(step, steps)
         self.check()
+
+    def part(self, number: int, parts: int) -> Watch:
+        """The watch of one of several equal parts of a trial, from 0."""
+        return Watch(self.deadline, lambda step, steps: self.progress(number * steps + step, parts * steps))
 
     def check(self) -> None:
         if time.monotonic() > self.deadline:
@@ -87,17 +102,83 @@ def train_together(
     """
     if len({(trial.seed, trial.settings, trial.views) for trial in trials}) != 1:
         raise ValueError("trials that are trained together must have the same seed, settings and views")
+    old_layers_train = any(network.old_parameters() for network in networks)
+    seeds = methods[0].seeds(trials[0].seed, old_layers_train)
+    if len(seeds) > 1:
+        return [_several(networks[0], trials[0], store, methods[0], watch, seeds)]
+    return _once(networks, trials, store, methods, watch)
+
+
+def _once(
+    networks: Sequence[AdaptedNetwork],
+    trials: Sequence[Trial],
+    store: PrefixStore,
+    methods: Sequence[Method],
+    watch: Watch,
+) -> list[Trained | TrainingError]:
+    """One training of each trial, which is all that most of them are."""
     course = course_of(trials[0], store.images.labels["train"])
     try:
         with own_randomness(trials[0].seed, store.machine):
-            learner = _Learner(networks, trials, store, methods, course)
+            learner = Learner(networks, trials, store, methods, course)
             return _run(learner, course, store.images.labels["validation"], watch)
     finally:
         for method in methods:
             method.release()
 
 
-def _run(learner: _Learner, course: Course, truth: np.ndarray, watch: Watch) -> list[Trained | TrainingError]:
+def _several(
+    network: AdaptedNetwork, trial: Trial, store: PrefixStore, method: Method, watch: Watch, seeds: Sequence[int]
+) -> Trained | TrainingError:
+    """Trainings of a trial from one start, one for each seed; what the method takes of them is averaged.
+
+    Those that fail are left out; where all do, the trial does.
+    """
+    network.to(store.machine.device)
+    start = _copied({name: v for name, v in network.state_dict().items() if not name.startswith("prefix.")})
+    states, found, failed = [], list[tuple[int, Trained]](), list[TrainingError]()
+    for number, seed in enumerate(seeds):
+        network.load_state_dict(start, strict=False)
+        part = watch.part(number, len(seeds))
+        (outcome,) = _once([network], [replace(trial, seed=seed)], store, [method], part)
+        if isinstance(outcome, TrainingError):
+            failed.append(outcome)
+        else:
+            states.append(_copied(trained_state(network)))
+            found.append((seed, outcome))
+    if not found:
+        return failed[0]
+    truth = store.images.labels["validation"]
+
+    def validated(members: Sequence[int]) -> np.ndarray:
+        with torch.no_grad():
+            for name, value in trained_state(network).items():
+                value.copy_(torch.stack([states[member][name] for member in members]).mean(dim=0))
+        return predict(network, store, "validation")
+
+    taken = method.taken(len(found), lambda members: float((validated(members).argmax(axis=1) == truth).mean()))
+    validation, epochs = validated(taken), [outcome.epochs for _, outcome in found]
+    if not np.isfinite(validation).all():
+        return TrainingError("A probability of averaged weights is not finite.", "Nothing needs to be done.")
+    members = [
+        Member(seed, outcome.epochs[-1].validation_accuracy, number in taken)
+        for number, (seed, outcome) in enumerate(found)
+    ]
+    return Trained(tuple(map(_mean_epoch, zip(*epochs, strict=True))), validation, tuple(members))
+
+
+def _copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in state.items()}
+
+
+def _mean_epoch(epochs: Sequence[Epoch]) -> Epoch:
+    loss, accuracy = (
+        float(np.mean([getattr(epoch, name) for epoch in epochs])) for name in ("training_loss", "validation_accuracy")
+    )
+    return Epoch(loss, accuracy)
+
+
+def _run(learner: Learner, course: Course, truth: np.ndarray, watch: Watch) -> list[Trained | TrainingError]:
     """Epoch after epoch; `truth` are the labels of the validation split."""
     trials = len(learner.alive)
     epochs: list[list[Epoch]] = [[] for _ in range(trials)]
@@ -119,160 +200,10 @@ def _run(learner: _Learner, course: Course, truth: np.ndarray, watch: Watch) -> 
     return [learner.failed.get(i) or Trained(tuple(epochs[i]), validation[i]) for i in range(trials)]
 
 
-@final
-class _Learner:
-    """The steps of trials that are trained together: losses, gradients, optimiser, schedule."""
-
-    def __init__(
-        self,
-        networks: Sequence[AdaptedNetwork],
-        trials: Sequence[Trial],
-        store: PrefixStore,
-        methods: Sequence[Method],
-        course: Course,
-    ) -> None:
-        self._networks, self._trials, self._store, self._methods = networks, trials, store, methods
-        self._course, self._settings, device = course, trials[0].settings, store.machine.device
-        for network, trial, method in zip(networks, trials, methods, strict=True):
-            network.to(device)
-            method.require(network.configuration, network.staged)
-            method.prepare(network, task_of(trial, network.stored_cut, course, store))
-        self._members = as_members(networks)
-        # Results come member by member: where among them each trial stands.
-        numbers = [(member, number) for member, some in enumerate(self._members) for number in some.numbers]
-        self._places = np.argsort([number for _, number in numbers]).tolist()
-        self._member_at = [member for member, _ in numbers]
-        labels = store.images.labels["train"]
-        self._labels = torch.from_numpy(labels).to(device)
-        balanced = self._settings.balance == "loss"
-        self._weights = class_weights(labels, store.images.classes).to(device) if balanced else None
-        self._groups: list[ParameterGroup] = []
-        for network, trial, method in zip(networks, trials, methods, strict=True):
-            rates = Rates(trial.learning_rate, trial.new_layer_learning_rate, self._settings.weight_decay)
-            self._groups += method.groups(network, rates)
-        self._optimiser = make_optimiser(self._groups, self._settings)
-        self.done = 0
-        # Trials that still train, and why the others do not.
-        self.alive = list(range(len(trials)))
-        self.failed: dict[int, TrainingError] = {}
-
-    def train(self, mode: bool) -> None:
-        for some in self._members:
-            some.train(mode)
-
-    def step(self, epoch: int, positions: np.ndarray) -> list[float]:
-        """One step on the images at `positions` of the training split; returns the loss of each trial."""
-        for network, method in zip(self._networks, self._methods, strict=True):
-            method.begin(network, self.done)
-        losses = self._losses(epoch, positions)
-        self.done += 1
-        values = torch.stack([loss.detach() for loss in losses]).tolist()
-        self._require_finite(values, "training loss")
-        if self.alive:
-            self._optimiser.zero_grad(set_to_none=True)
-            # What failed has no part in the sum.
-            torch.stack([losses[i] for i in self.alive]).sum().backward()
-            for some in self._members:
-                some.share_gradients()
-            for i in self.failed:
-                _rest(self._networks[i])
-            self._set_rates()
-            self._optimiser.step()
-        return values
-
-    def _losses(self, epoch: int, positions: np.ndarray) -> list[Tensor]:
-        """What each trial minimises on the images at `positions` of the training split."""
-        read = partial(self._store.read, self._networks[0].stored_cut, "train", positions)
-        stored, labels = read(self._course.views[epoch]), self._labels[positions]
-        with self._store.machine.autocast():
-            outputs = [some.outputs(stored) for some in self._members]
-            logits = logits_of(outputs)
-        found = supervised_losses(logits, labels, self._weights, self._settings.label_smoothing)
-        supervised, each = found.unbind(), logits.unbind()
-        another = partial(read, self._course.view_after(epoch))
-        losses = []
-        for place, network, method in zip(self._places, self._networks, self._methods, strict=True):
-            seen = outputs[self._member_at[place]]
-            step = Step(
-                self.done, epoch, supervised[place], labels, each[place], seen.features, seen.source_logits, stored,
-                another,
-            )  # fmt: skip
-            losses.append(method.loss(network, step))
-        return losses
-
-    def _set_rates(self) -> None:
-        """The rates of the step that was just computed."""
-        number = self.done - 1
-        usual = warmup_cosine(number, self._course.steps, self._settings.warmup)
-        for group, options in zip(self._groups, self._optimiser.param_groups, strict=True):
-            options["lr"] = group.learning_rate * (usual if group.factor is None else group.factor(number))
-
-    def finish(self) -> None:
-        for network, method in zip(self._networks, self._methods, strict=True):
-            method.finish(network)
-
-    def validate(self) -> np.ndarray:
-        """Probabilities [trials, images, classes] on the validation split."""
-        self.train(False)
-        probabilities = _probabilities(self._members, self._networks[0].stored_cut, self._store, "validation")
-        ordered = probabilities[self._places]
-        sums = ordered.sum(axis=(1, 2), dtype=np.float64).tolist()
-        self._require_finite(sums, "probability on the validation split")
-        return ordered
-
-    def _require_finite(self, values: list[float], name: str) -> None:
-        for i in [i for i in self.alive if not math.isfinite(values[i])]:
-            trial = self._trials[i]
-            self.alive.remove(i)
-            self.failed[i] = TrainingError(
-                f"The {name} became {values[i]} at step {self.done} of {self._course.steps} (learning rates: "
-                f"old layers {trial.learning_rate:g}, new layers {trial.new_layer_learning_rate:g}).",
-                "Other rates are tried; nothing needs to be done.",
-            )
-
-
-def _rest(network: AdaptedNetwork) -> None:
-    """Lets a network that failed stand still, at numbers with which the others can be computed on."""
-    with torch.no_grad():
-        for parameter in network.new_parameters():
-            parameter.zero_()
-            parameter.grad = None
-
-
-def supervised_losses(logits: Tensor, labels: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
-    """Mean cross-entropy [networks] of logits [networks, images, classes] and labels [images], weighted by class."""
-    networks, images, _ = logits.shape
-    weights = None if weights is None else weights.to(logits.dtype)
-    each = F.cross_entropy(
-        logits.flatten(0, 1), labels.repeat(networks), weights, label_smoothing=smoothing, reduction="none"
-    )
-    return each.view(networks, images).sum(dim=1) / (images if weights is None else weights[labels].sum())
-
-
 def predict(network: AdaptedNetwork, store: PrefixStore, split: str) -> np.ndarray:
     """Probabilities [images, classes] of the evaluation view of a split, in evaluation mode."""
     network.eval()
-    return _probabilities([Alone(0, network)], network.stored_cut, store, split)[0]
-
-
-def _probabilities(members: Sequence[Members], cut: int, store: PrefixStore, split: str) -> np.ndarray:
-    """Probabilities [networks, images, classes] in the order of `logits_of`; members are in evaluation mode."""
-    parts = []
-    with store.profile.section(f"evaluation on {split}"), torch.no_grad():
-        for stored in store.batches(cut, split):
-            with store.machine.autocast():
-                logits = logits_of([some.outputs(stored) for some in members])
-            parts.append(logits.softmax(dim=2).cpu())
-    networks = sum(len(some.numbers) for some in members)
-    return torch.cat(parts, dim=1).numpy() if parts else np.zeros((networks, 0, store.images.classes), np.float32)
-
-
-def make_optimiser(groups: list[ParameterGroup], settings: TrainingSettings) -> torch.optim.Optimizer:
-    """SGD with momentum, or AdamW, with a rate and weight decay for each group; a step is one pass over memory."""
-    options = [{"params": g.parameters, "lr": g.learning_rate, "weight_decay": g.weight_decay} for g in groups]
-    if settings.optimiser == "adamw":
-        return torch.optim.AdamW(options, fused=True)
-    return torch.optim.SGD(options, momentum=settings.momentum, fused=True)
+    return probabilities([Alone(0, network)], network.stored_cut, store, split)[0]
 
 
 @contextmanager

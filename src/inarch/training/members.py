@@ -12,6 +12,7 @@ from typing import Protocol, final
 import torch
 from torch import Tensor
 
+from inarch.methods import trained_state
 from inarch.network.adapted import AdaptedNetwork
 from inarch.network.stacked import share_gradients, stack_modules, stackable
 
@@ -47,6 +48,10 @@ class Members(Protocol):
         """After a backward pass: every network's own parameters have their gradients."""
         ...
 
+    def state(self) -> list[Tensor]:
+        """Weights and running statistics of all that is not frozen, in the memory in which they are trained."""
+        ...
+
 
 @final
 class Alone:
@@ -64,6 +69,9 @@ class Alone:
 
     def share_gradients(self) -> None:
         pass
+
+    def state(self) -> list[Tensor]:
+        return list(trained_state(self._network).values())
 
 
 @final
@@ -89,6 +97,9 @@ class Stack:
 
     def share_gradients(self) -> None:
         share_gradients(self._pairs)
+
+    def state(self) -> list[Tensor]:
+        return [value for value in self._graft.state_dict().values() if value.is_floating_point()]
 
 
 def as_members(networks: Sequence[AdaptedNetwork]) -> list[Members]:

@@ -11,15 +11,18 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from inarch.features.store import PrefixStore
-from inarch.methods import ParameterGroup
+from inarch.methods import ParameterGroup, over_labels
 from inarch.network.adapted import AdaptedNetwork
-from inarch.training.fit import make_optimiser, own_randomness
+from inarch.training.fit import own_randomness
+from inarch.training.learner import make_optimiser
+from inarch.training.mixing import mixture_of
 from inarch.training.order import class_weights, epoch_order, split_batches, view_number
 from inarch.training.trial import TrainingSettings
 
@@ -82,8 +85,10 @@ def _sweep(
         with store.machine.autocast():
             with torch.no_grad():
                 stored = store.read(network.stored_cut, "train", positions, view_number(seed, epoch, settings.views))
-            logits = network.from_stored(stored)
-        loss = F.cross_entropy(logits.float(), labels[positions], weights, label_smoothing=settings.label_smoothing)
+            mixture = mixture_of(settings.mixup, seed, step, len(positions), labels.device)
+            logits = network.from_stored(stored if mixture is None else mixture.of(stored)).float()
+        entropy = partial(F.cross_entropy, logits, weight=weights, label_smoothing=settings.label_smoothing)
+        loss = over_labels(entropy, labels[positions], mixture)
         value = float(loss.detach())
         average = SMOOTHING * average + (1 - SMOOTHING) * value
         smoothed = average / (1 - SMOOTHING ** (step + 1))

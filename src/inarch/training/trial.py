@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any
@@ -27,6 +29,8 @@ class TrainingSettings:
     warmup: share of all steps with a linearly rising rate, then cosine. label_smoothing: from 0 to 1.
     precision: of what trains. frozen_precision: of passes through frozen stages. stored_precision: of what these hand
     over. views: of each training image, taken in turn where something is frozen (0: a fresh one every epoch).
+    mixup: alpha, where 0 mixes nothing (`training/mixing.py`). ema: decay of the moving average of the weights, where 0
+    averages nothing (`training/averages.py`).
     """
 
     epochs: int
@@ -42,6 +46,8 @@ class TrainingSettings:
     views: int = 4
     stored_precision: str = "bf16"
     augmentation: Augmentation = field(default_factory=Augmentation)
+    mixup: float = 0.0
+    ema: float = 0.0
 
     def __post_init__(self) -> None:
         for name, low in (("epochs", 1), ("batch_size", 2), ("views", 0)):
@@ -55,11 +61,26 @@ class TrainingSettings:
                 raise UsageError(f"{name} is '{getattr(self, name)}'.", f"Choose one of: {', '.join(known)}.")
         if not 0 <= self.label_smoothing < 1:
             raise UsageError(f"label_smoothing is {self.label_smoothing}.", "Give a number from 0 to below 1.")
+        if not 0 <= self.mixup < math.inf:
+            raise UsageError(f"mixup is {self.mixup}.", "Give alpha, such as 0.2, or 0 for none.")
+        if not 0 <= self.ema < 1:
+            raise UsageError(f"ema is {self.ema}.", "Give a decay below 1, such as 0.99, or 0 for no average.")
 
     @property
     def distinct_views(self) -> int:
         """How many views of an image a trial sees in which something is frozen."""
         return min(self.views or self.epochs, self.epochs)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON that names them; what came later is left out where it is off, so that trials keep their names."""
+        later = ("mixup", "ema")
+        values = {name: value for name, value in asdict(self).items() if name not in later or value}
+        return values | {"augmentation": self.augmentation.to_json()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> TrainingSettings:
+        known = BEFORE | dict(values)
+        return cls(**known | {"augmentation": Augmentation.from_json(known["augmentation"])})
 
 
 @dataclass(frozen=True)
@@ -90,18 +111,13 @@ class Trial:
     def to_json(self) -> dict[str, Any]:
         # What a trial may have beyond the first fields is left out where it has its default: keys of older ones stay.
         values = {f.name: v for f in fields(self) if (v := getattr(self, f.name)) != f.default}
-        return values | {"configuration": self.configuration.to_json(), "settings": asdict(self.settings)}
+        return values | {"configuration": self.configuration.to_json(), "settings": self.settings.to_json()}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Trial:
-        settings = BEFORE | dict(values["settings"])
-        augmentation: Any = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in settings["augmentation"].items()
-        }
-        settings["augmentation"] = Augmentation(**augmentation)
         parts = {
             "configuration": Configuration.from_json(values["configuration"]),
-            "settings": TrainingSettings(**settings),
+            "settings": TrainingSettings.from_json(values["settings"]),
         }
         return cls(**(values | parts))
 

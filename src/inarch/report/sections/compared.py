@@ -119,7 +119,8 @@ def how(run: Run) -> Section:
         "Traditional fine-tuning trains all layers with a new classifier and is tuned with as many trials. Differences "
         "come with p-values after Holm's correction for their number.",
     ]
-    return Section("how", "How it was compared", text)
+    added = words.training_sentence(settings)
+    return Section("how", "How it was compared", [*text, added] if added else text)
 
 
 def _size(size: Any) -> str:

@@ -40,7 +40,21 @@ def section(run: Run) -> Section | None:
         "Thick: the mean over seeds; thin: each seed. The last epoch counts, none is picked. A validation accuracy "
         "that still rises at the end asks for more epochs; a loss that falls while accuracy does not, for more images."
     )
-    return Section("learning", "How it learned", figures=[Figure(panels, caption)], tables=[_table(curves)])
+    text = [words.training_sentence(run.results.get("settings", {})), _averaged(curves)]
+    said = [sentence for sentence in text if sentence]
+    return Section("learning", "How it learned", said, figures=[Figure(panels, caption)], tables=[_table(curves)])
+
+
+def _averaged(curves: Sequence[Curve]) -> str | None:
+    """How many of the trainings that a method made were averaged; None where no method made several."""
+    made = [(curve["role"], seed["members"]) for curve in curves for seed in curve["seeds"] if seed.get("members")]
+    if not made:
+        return None
+    parts = [
+        f"{words.short_role(role)}: {sum(member['taken'] for member in members)} of {len(members)}"
+        for role, members in made
+    ]
+    return f"Trainings whose weights were averaged, for each seed: {'; '.join(parts)}. Curves are their means."
 
 
 def mean_curve(curve: Curve, measure: str) -> list[float]:
