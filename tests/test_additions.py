@@ -1,4 +1,4 @@
-"""What is added to the usual training, and soups, in whole studies and comparisons: `--augmentation`, `--mixup`, `--ema`."""
+"""What is added to the usual training (`--augmentation`, `--mixup`, `--ema`), and soups, in whole studies."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ def test_every_trial_and_the_results_say_what_was_added_and_the_report_says_it_i
     page = (finished / "report.html").read_text()
     for words in (
         "RandAugment (2 operations of magnitude 9 of 30)", "mixup (alpha 0.2)", "manifold mixup",
-        "moving average of the weights (decay 0.9)", "Trainings whose weights were averaged, for each seed: the choice:",
+        "moving average of the weights (decay 0.9)",
+        "Trainings whose weights were averaged, for each seed: the choice:",
     ):  # fmt: skip
         assert words in page
     assert all(word in results_of(finished)["cost"]["command"] for word in ADDED)

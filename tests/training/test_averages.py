@@ -14,7 +14,7 @@ from workbench import SETTINGS, workbench
 
 from inarch.errors import UsageError
 from inarch.launch.here import TRIAL
-from inarch.methods import Method, make_method, trained_state
+from inarch.methods import METHODS, Method, make_method, trained_state
 from inarch.network.adapted import AdaptedNetwork
 from inarch.network.grafts import Configuration
 from inarch.training.averages import Averages
@@ -153,6 +153,23 @@ def test_wise_ft_interpolates_the_averages(tmp_path: Path) -> None:
             found[alpha] = copied(trained_state(network))
     for name, value in found[0.5].items():
         torch.testing.assert_close(value, (found[0.0][name] + found[1.0][name]) / 2)
+
+
+@pytest.mark.parametrize("name", [method.name for method in METHODS if not method.deepest_only])
+def test_with_every_method_the_averages_are_what_is_saved_and_nothing_frozen_moves(tmp_path: Path, name: str) -> None:
+    trial = a_trial(method=name, learning_rate=0.002)
+    with workbench(tmp_path) as bench:
+        source = copied(bench._network.state_dict())
+        bench.run([trial], Watch())
+        after = copied(bench._network.state_dict())
+        (record,) = bench.folder.ledger.records(TRIAL)
+        restored = predict(bench.restore(trial), bench.store, "validation")
+        plain = replace(trial, settings=SETTINGS)
+        bench.run([plain], Watch())
+        unaveraged = bench.folder.ledger.records(TRIAL)[1]
+    assert np.array_equal(restored.astype(np.float32), record.arrays["validation"])
+    assert not np.array_equal(unaveraged.arrays["validation"], record.arrays["validation"])
+    assert all(torch.equal(value, after[key]) for key, value in source.items() if key.split(".")[0] in "0123")
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0, 1.5, float("nan")])

@@ -168,8 +168,8 @@ def test_a_method_that_wants_one_label_an_image_is_refused_by_name(tmp_path: Pat
         StudyOptions(method="bi-tuning", mixup=0.2)
     with pytest.raises(UsageError, match=said):
         CompareOptions(("fine-tuning", "bi-tuning"), study=StudyOptions(mixup=0.2))
+    trial = a_trial(method="bi-tuning")
     with workbench(tmp_path) as bench, pytest.raises(UsageError, match="bi-tuning compares"):
-        trial = a_trial(method="bi-tuning")
         train(bench.network(trial), trial, bench.store, make_method("bi-tuning"), Watch())
     assert StudyOptions(method="bi-tuning").mixup == 0
     assert [m.name for m in METHODS if not m.bears_mixing] == ["bi-tuning"]
