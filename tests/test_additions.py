@@ -14,6 +14,7 @@ from workbench import SETTINGS
 
 import inarch as api
 from inarch.data import AUGMENTATIONS
+from inarch.errors import UsageError
 from inarch.features.shelf import Shelf
 from inarch.network.grafts import Configuration
 from inarch.options import StudyOptions
@@ -126,9 +127,11 @@ def test_from_python_the_same_words_mean_the_same(place: Path, finished: Path) -
     results = api.fit(
         place / "images", source=place / "toy.json", out=finished, store=finished.parent / "store", epochs=2,
         batch_size=16, hidden=8, threads=1, grafts="retain", harmonise="none", cuts=1, seeds=1,
-        augmentation="randaugment", mixup=0.2, ema=0.9, method="soup",
+        augmentation="randaugment", mixup="0.2", ema=0.9, method="soup",
     )  # fmt: skip
     assert results["cost"]["trials_this_call"] == 0
+    with pytest.raises(UsageError, match="--ema much is not a number"):
+        api.fit(place / "images", source=place / "toy.json", out=finished, ema="much")
 
 
 @pytest.mark.parametrize(

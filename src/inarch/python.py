@@ -20,7 +20,7 @@ from inarch.predict import load
 from inarch.ranking import sources as ranking
 from inarch.study import fit as run
 from inarch.terminal import QuietProgress
-from inarch.texts import seconds, shots_of, sizes, views_of, words
+from inarch.texts import number_of, seconds, shots_of, sizes, views_of, words
 
 __all__ = ["compare", "fit", "load", "rank"]
 
@@ -96,6 +96,8 @@ def _value(name: str, given: Any) -> Any:
         return read_classes(Path(given).name, Path(given).parent, f"classes={str(given)!r}")
     if name == "views" and isinstance(given, str):
         return views_of(given)
+    if name in ("mixup", "ema") and isinstance(given, str):
+        return number_of(name, given)
     if name == "store_limit" and isinstance(given, str):
         return bytes_of(given)
     if name in ("weights", "store") and given is not None:

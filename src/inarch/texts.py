@@ -51,6 +51,14 @@ def views_of(text: str) -> int:
     return int(text)
 
 
+def number_of(option: str, text: str) -> float:
+    """A number with a fraction, such as `0.2`."""
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UsageError(f"--{option} {text} is not a number.", "Try 0.2.") from error
+
+
 def shots_of(text: str) -> tuple[int, ...]:
     """`5,20,all` as numbers of images a class, each once; all is 0."""
     wrong = [part for part in words(text) if part != "all" and not (part.isdecimal() and int(part) > 0)]

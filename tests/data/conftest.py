@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+
+from inarch.data import Pixels
 
 Picture = Callable[..., NDArray[np.uint8]]
 Folder = Callable[[Mapping[str, int | str]], Path]
@@ -23,6 +26,20 @@ def picture() -> Picture:
         return np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def pixels(picture: Picture) -> Pixels:
+    """Twelve pictures of several sizes."""
+    return Pixels([picture(n, 26 + n, 34 + 5 * (n % 4)) for n in range(12)])
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Sets the number of PyTorch's threads, for the test alone."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

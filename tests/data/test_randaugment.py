@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from threading import Thread
 
 import numpy as np
@@ -28,18 +28,6 @@ SPEC = InputSpec(3, 24, 32, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 ROWS = np.arange(12)
 DIGESTS = [hashlib.blake2b(bytes([n]), digest_size=16).hexdigest() for n in range(12)]
 RANDAUGMENT = AUGMENTATIONS["randaugment"]
-
-
-@pytest.fixture(scope="module")
-def pixels(picture: Picture) -> Pixels:
-    return Pixels([picture(n, 26 + n, 34 + 5 * (n % 4)) for n in range(12)])
-
-
-@pytest.fixture
-def threads() -> Iterator[Callable[[int], None]]:
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
