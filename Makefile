@@ -42,7 +42,7 @@ lock:
 	build/lock/bin/python -m pip install --quiet 'pip-tools>=7.6'
 	build/lock/bin/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-annotate \
 	  --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
-	  --extra parquet --extra heatmaps --extra dev --output-file requirements.lock pyproject.toml
+	  --extra parquet --extra heatmaps --extra adapters --extra dev --output-file requirements.lock pyproject.toml
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .mypy_cache

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from toy import SIDE, SOURCE_CLASSES, toy_network
+from workbench import small
 
 from inarch.methods import Method, Rates, Step, Task
 from inarch.network.adapted import AdaptedNetwork
 from inarch.network.card import InputSpec
-from inarch.network.grafts import Configuration, Widths
+from inarch.network.grafts import Widths
 from inarch.network.stages import stage_network
 from inarch.training.schedule import warmup_cosine
 
@@ -28,10 +29,7 @@ def adapted(
     """The toy network with a graft; the source's classification layer is its 11th module."""
     spec = InputSpec(3, SIDE, SIDE, (0.5,) * 3, (0.5,) * 3)
     staged = stage_network(copy.deepcopy(source or toy_network()).eval(), "10", spec.example())
-    hidden = (5,) if graft == "deepen" else ()
-    return AdaptedNetwork(
-        staged, Configuration(graft, harmonise, hidden), Widths(12, SOURCE_CLASSES, CLASSES), cut=cut, seed=0
-    )
+    return AdaptedNetwork(staged, small(graft, harmonise), Widths(12, SOURCE_CLASSES, CLASSES), cut=cut, seed=0)
 
 
 def images(seed: int = 0) -> Tensor:
@@ -72,8 +70,8 @@ def a_task(network: AdaptedNetwork, *, epochs: int = 4, batches: int = 5, seed: 
 def a_step(network: AdaptedNetwork, number: int = 0, seed: int = 0) -> Step:
     """What a method sees of the network on some images; the supervised loss is their cross-entropy."""
     stored = stored_for(network, seed)
-    features, source_logits = network.graft_inputs(stored)
-    logits = network.graft(features, source_logits)
+    features, source_logits, *earlier = network.graft_inputs(stored)
+    logits = network.graft(features, source_logits, *earlier)
     return Step(
         number, 0, F.cross_entropy(logits, labels()), labels(), logits, features, source_logits, stored,
         lambda: stored_for(network, seed + 50),

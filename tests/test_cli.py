@@ -28,11 +28,11 @@ from safetensors.torch import load_file, save_file
 from toy import write_images, write_source
 
 from inarch import __version__, arguments
+from inarch.catalogue import GRAFTS as LISTED_GRAFTS
 from inarch.catalogue import METHODS as ENTRIES
 from inarch.data import AUGMENTATIONS
 from inarch.errors import UsageError
 from inarch.features.plan import PRECISIONS
-from inarch.network.grafts import GRAFT_NAMES
 from inarch.network.layers import HARMONISERS
 from inarch.search.space import SEARCHES
 from inarch.texts import seconds
@@ -56,6 +56,9 @@ def run(source: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) ->
     ran = inarch("fit", images, "--source", source, "--out", out, *ONE)
     assert ran.exit_code == 0, ran.said
     return out
+
+
+COMMANDS = ("check", "stages", "methods", "grafts", "fit", "compare", "rank", "predict", "report")
 
 
 def fails(ran: Ran, code: int, *said: str) -> None:
@@ -85,14 +88,26 @@ def test_methods_are_listed_with_one_line_and_their_paper() -> None:
         assert entry.paper in line
 
 
+def test_grafts_are_listed_with_one_line_and_their_paper() -> None:
+    ran = inarch("grafts")
+    assert ran.exit_code == 0
+    lines = ran.out.splitlines()
+    assert lines[0].split() == ["graft", "what", "it", "does", "paper"]
+    for line, entry in zip(lines[1:], LISTED_GRAFTS, strict=True):
+        assert line.split()[0] == entry.name
+        assert entry.line in line
+        assert entry.paper in line
+
+
 def test_help_names_every_command() -> None:
     ran = inarch("--help")
-    for command in ("check", "stages", "methods", "fit", "compare", "rank", "predict", "report"):
+    for command in COMMANDS:
         assert f"  {command} " in ran.out
 
 
 @pytest.mark.parametrize(
-    "words", ["--help", "fit --help", "compare --help", "rank --help", "predict --help", "check --help", "methods"]
+    "words",
+    ["--help", "fit --help", "compare --help", "rank --help", "predict --help", "check --help", "methods", "grafts"],
 )
 def test_help_loads_no_library_that_takes_its_time(words: str) -> None:
     code = f"import sys; from inarch.cli import app; app({words.split()}, standalone_mode=False); print(*sys.modules)"
@@ -103,7 +118,7 @@ def test_help_loads_no_library_that_takes_its_time(words: str) -> None:
     assert not slow.intersection(loaded)
 
 
-@pytest.mark.parametrize("command", ["check", "stages", "methods", "fit", "compare", "rank", "predict", "report"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_a_help_of_its_own(command: str) -> None:
     ran = inarch(command, "--help")
     assert ran.exit_code == 0
@@ -137,7 +152,6 @@ except SystemExit as end:
 
 def test_the_command_line_knows_exactly_what_the_parts_offer() -> None:
     for names, offered in (
-        (arguments.GraftName, GRAFT_NAMES),
         (arguments.HarmoniserName, HARMONISERS),
         (arguments.SearchName, SEARCHES),
         (arguments.OptimiserName, OPTIMISERS),

@@ -25,7 +25,7 @@ from inarch.data import open_dataset
 from inarch.errors import TrainingError
 from inarch.launch.cost import CostModel
 from inarch.launch.here import Workbench
-from inarch.network.grafts import GRAFT_NAMES, graft_class
+from inarch.network.grafts import DEFAULT_GRAFTS, graft_class
 from inarch.plural import counted
 from inarch.results.ledger import Ledger
 from inarch.results.schema import validate_results
@@ -107,7 +107,7 @@ def test_results_hold_every_promised_field(full: Path) -> None:
     assert results["chosen"].keys() >= place | chosen_fields
     assert results["chosen"]["cut"].keys() == {"index", "name"}
     assert all(row.keys() >= place | {"validation_accuracy", "seeds"} for row in results["curve"])
-    roles = {"chosen", "model", "traditional", "linear_probe", *(f"{graft}_best_cut" for graft in GRAFT_NAMES)}
+    roles = {"chosen", "model", "traditional", "linear_probe", *(f"{graft}_best_cut" for graft in DEFAULT_GRAFTS)}
     assert results["test"].keys() == roles
     figures = {"accuracy", "interval95", "balanced_accuracy", "macro_f1", "top5", "log_loss", "calibration_error"}
     for tested in results["test"].values():
@@ -684,7 +684,7 @@ def test_the_choice_is_compared_with_each_baseline_and_corrected_for_their_numbe
 def test_the_choice_is_the_best_over_seeds_among_the_best_that_the_search_found_of_each_graft(full: Path) -> None:
     trials = [(json.loads(r[3]), json.loads(r[4])["validation"]) for r in rows(full) if r[2] == "trial"]
     candidates = {}
-    for graft in GRAFT_NAMES:
+    for graft in DEFAULT_GRAFTS:
         searched = [t for t in trials if t[0]["configuration"]["graft"] == graft and t[0]["seed"] == 0]
         best, _ = max(searched, key=lambda t: (t[1]["accuracy"], -t[1]["log_loss"], t[0]["cut"]))
         confirmed = [v for s, v in trials if s["seed"] in (1, 2) and s | {"seed": 0} == best]
@@ -712,7 +712,7 @@ def test_with_two_seeds_intervals_are_about_images_and_seeds(full: Path) -> None
 # Adapted networks
 
 
-@pytest.fixture(scope="module", params=GRAFT_NAMES)
+@pytest.fixture(scope="module", params=[*DEFAULT_GRAFTS, "wa-cnn", "head2toe", "residual"])
 def adapted(request: pytest.FixtureRequest, command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished study of one graft, harmonised by L2."""
     out = tmp_path_factory.mktemp(request.param) / "run"

@@ -26,14 +26,27 @@ def toy(num_classes: int = 6) -> nn.Module:
 """
 
 
-def toy_network() -> nn.Module:
-    """The toy network with weights that depend on nothing."""
+def toy_network(text: str = NETWORK) -> nn.Module:
+    """The toy network, or a deeper one, with weights that depend on nothing."""
     scope: dict[str, object] = {}
-    exec(NETWORK, scope)  # the same text that a `python:` source runs
+    exec(text, scope)  # the same text that a `python:` source runs
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = scope["toy"]()  # type: ignore[operator]
     return network
+
+
+DEEPER = """
+from torch import nn
+
+def toy(num_classes: int = 6) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.MaxPool2d(2),
+        nn.Conv2d(8, 10, 3, padding=1), nn.ReLU(inplace=True),
+        nn.Conv2d(10, 12, 3, padding=1), nn.BatchNorm2d(12), nn.ReLU(inplace=True), nn.Dropout(0.1),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, num_classes),
+    )
+"""
 
 
 def write_source(folder: Path) -> Path:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from toy import SIDE, toy_network, write_images
+from toy import DEEPER, NETWORK, SIDE, toy_network, write_images
 
 from inarch.data import PixelSize, Views, open_dataset
 from inarch.features.machine import Machine
@@ -17,6 +17,7 @@ from inarch.features.what_to_store import Demand, cuts_to_store
 from inarch.launch.here import Workbench
 from inarch.launch.plan import candidates, measured_plan
 from inarch.network.card import InputSpec
+from inarch.network.grafts import Configuration, graft_class
 from inarch.network.stages import stage_network
 from inarch.results.folder import RunFolder
 from inarch.training.trial import TrainingSettings
@@ -24,6 +25,21 @@ from inarch.training.trial import TrainingSettings
 SETTINGS = TrainingSettings(epochs=2, batch_size=8)
 LAYER = "10"
 DEFAULT = Plan()
+
+
+def small(graft: str, harmonise: str = "l2") -> Configuration:
+    """A configuration of a graft with few hidden units, and with as many hidden layers as it has at least."""
+    return Configuration(graft, harmonise, (8, 6)[: graft_class(graft).fewest])
+
+
+def needs_deeper(graft: str) -> bool:
+    """Whether the graft reads more stages than the toy network has."""
+    return graft_class(graft).taps(3)[:1] == (0,)
+
+
+def deepest(graft: str) -> int:
+    """The cut of the toy network, or of the deeper one where the graft needs it, at which nothing old trains."""
+    return 2 + needs_deeper(graft) + graft_class(graft).keeps_layer
 
 
 @contextmanager
@@ -36,15 +52,16 @@ def workbench(
     a_class: int = 12,
     plan: Plan = DEFAULT,
     measured: bool = False,
+    deeper: bool = False,
 ) -> Iterator[Workbench]:
     """Toy network, toy images and a run folder in `folder`.
 
     limit: of the store, in bytes, from which follows what it keeps, in memory; `keeping` says it outright instead.
-    measured: the plan was measured before.
+    measured: the plan was measured before. deeper: a network with four stages instead of three.
     """
-    network = toy_network().eval()
+    network = toy_network(DEEPER if deeper else NETWORK).eval()
     spec = InputSpec(3, SIDE, SIDE, (0.5,) * 3, (0.5,) * 3)
-    staged = stage_network(network, LAYER, spec.example())
+    staged = stage_network(network, "12" if deeper else LAYER, spec.example())
     if measured:
         measured_plan(network, staged, spec.example(8), "cpu", candidates("cpu"))
     images = folder / "images"

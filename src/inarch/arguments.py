@@ -12,12 +12,11 @@ from typing import Annotated, Any, Literal, get_args
 
 import typer
 
-from inarch.catalogue import METHODS, known
+from inarch.catalogue import GRAFTS, METHODS, known
 from inarch.errors import UsageError
 from inarch.features.place import bytes_of
 from inarch.texts import seconds, shots_of, sizes, some_of, views_of
 
-GraftName = Literal["replace", "retain", "deepen", "joined"]
 HarmoniserName = Literal["none", "l2", "batch"]
 SearchName = Literal["halving", "exhaustive"]
 OptimiserName = Literal["sgd", "adamw"]
@@ -71,8 +70,12 @@ TimeLimit = Annotated[
     Any, typer.Option(parser=seconds, metavar="TIME", help="Budget of this call, such as 20m; call again to go on.")
 ]
 Grafts = Annotated[
-    Any, typer.Option(parser=some_of("--grafts", get_args(GraftName)), metavar="NAMES", help="Grafts to try.")
-]
+    Any,
+    typer.Option(
+        parser=some_of("--grafts", tuple(entry.name for entry in GRAFTS)), metavar="NAMES",
+        help="Grafts to try, with commas: `inarch grafts` lists them.",
+    ),
+]  # fmt: skip
 Harmonise = Annotated[
     Any,
     typer.Option(
@@ -82,7 +85,9 @@ Harmonise = Annotated[
 ]  # fmt: skip
 Hidden = Annotated[
     list[Any] | None,
-    typer.Option(parser=sizes, metavar="SIZES", help="Sizes of appended layers: 512 or 512,256."),
+    typer.Option(
+        parser=sizes, metavar="SIZES", help="Sizes of new hidden layers: 512 or 512,256; else each graft's own."
+    ),
 ]
 Views = Annotated[
     Any,

@@ -1,6 +1,6 @@
-"""Every method in one line and with its paper, in the order of `inarch.methods.METHODS`.
+"""Every method and graft in one line and with its paper, in the order of `METHODS` and `GRAFTS` in their packages.
 
-Apart from the methods themselves so that the command line can list them without waiting for PyTorch.
+Apart from methods and grafts themselves so that the command line can list them without waiting for PyTorch.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from inarch.errors import UsageError
 
 @dataclass(frozen=True)
 class Entry:
-    """A method as people meet it: its name in `--method`, what it does, and where it comes from."""
+    """A method or a graft as people meet it: its name on the command line, what it does, and where it comes from."""
 
     name: str
     line: str
@@ -96,6 +96,11 @@ METHODS = (
         "Kaplun et al., arXiv 2302.06354",
     ),
     Entry(
+        "lora",
+        "old weights stay and low-rank updates of them are trained, and added to them at the end",
+        "Hu et al., ICLR 2022, arXiv 2106.09685",
+    ),
+    Entry(
         "wise-ft",
         "the mean of the weights before (a linear probe) and after fine-tuning",
         "Wortsman et al., CVPR 2022, arXiv 2109.01903",
@@ -105,6 +110,36 @@ METHODS = (
         "the mean of the weights of three fine-tunings, of those that go together",
         "Wortsman et al., ICML 2022, arXiv 2203.05482",
     ),
+)
+
+_GROWING = "Wang, Ramanan, Hebert, CVPR 2017, arXiv 1907.07844"
+_KEEPING = "Shermin et al., PSIVT 2019, arXiv 1903.10150"
+_OWN = "Inarch"
+
+GRAFTS = (
+    Entry(
+        "replace",
+        "a new classifier in place of the classification layer",
+        "Yosinski et al., NeurIPS 2014, arXiv 1411.1792",
+    ),
+    Entry("retain", "the classification layer kept, a new classifier behind it", f"{_KEEPING}; arXiv 1811.07459"),
+    Entry("deepen", "the classification layer kept, new layers behind it", _KEEPING),
+    Entry("joined", "the classification layer kept, a new classifier on its logits and its input", _OWN),
+    Entry("da-cnn", "a new layer and a new classifier in place of the classification layer", _GROWING),
+    Entry("wa-cnn", "new units beside the penultimate ones, a new classifier on both", _GROWING),
+    Entry("dwa-cnn", "new units beside the penultimate ones, then a new layer and a new classifier", _GROWING),
+    Entry("wwa-cnn", "new units beside those of the last two layers, then a new classifier", _GROWING),
+    Entry(
+        "head2toe",
+        "a new classifier on features of all stages, a tenth of them, chosen by a group lasso",
+        "Evci et al., ICML 2022, arXiv 2201.03529",
+    ),
+    Entry(
+        "sharpened",
+        "the classification layer kept, a new classifier on its probabilities, sharpened or softened",
+        _OWN,
+    ),
+    Entry("residual", "a new classifier that starts at the linear discriminant, source logits behind gates", _OWN),
 )
 
 

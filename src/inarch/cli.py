@@ -106,6 +106,15 @@ def methods() -> None:
 
 
 @app.command()
+def grafts() -> None:
+    """List what can be attached to the source network: what --grafts can name."""
+    from inarch.catalogue import GRAFTS
+    from inarch.terminal import methods_table
+
+    console.print(methods_table(GRAFTS, "graft"))
+
+
+@app.command()
 def fit(
     data: ask.Data,
     source: ask.SourceText,
@@ -147,7 +156,7 @@ def fit(
 
     options = StudyOptions(
         grafts=grafts, harmonise=harmonise, cuts=words(cuts), method=method, search=search, seeds=seeds,
-        seed=seed, hidden=tuple(hidden) if hidden else StudyOptions.hidden,
+        seed=seed, hidden=tuple(hidden or ()),
         epochs=epochs, batch_size=batch_size, optimiser=optimiser, label_smoothing=label_smoothing, balance=balance,
         augmentation=augmentation, mixup=mixup, ema=ema,
         device=device, precision=precision, threads=threads, max_pixels=max_pixels, stages=words(stages),
@@ -223,7 +232,7 @@ def compare(
 
     study = StudyOptions(
         grafts=grafts, harmonise=harmonise, search=search, seeds=seeds, seed=seed, epochs=epochs,
-        hidden=tuple(hidden) if hidden else StudyOptions.hidden, batch_size=batch_size, device=device,
+        hidden=tuple(hidden or ()), batch_size=batch_size, device=device,
         precision=precision, threads=threads, max_pixels=max_pixels, stages=words(stages), time_limit=time_limit,
         store=store, store_limit=store_limit, augmentation=augmentation, mixup=mixup, ema=ema,
     )  # fmt: skip

@@ -13,7 +13,7 @@ from inarch.data import AUGMENTATIONS
 from inarch.errors import UsageError
 from inarch.features.plan import PRECISIONS, Plan
 from inarch.methods import Method, make_method, method_class
-from inarch.network.grafts import GRAFT_NAMES, Configuration, configurations
+from inarch.network.grafts import DEFAULT_GRAFTS, Configuration, Deepen, configurations, graft_class
 from inarch.network.layers import HARMONISERS
 from inarch.network.stages import Stages
 from inarch.search.space import SEARCHES, Space, Track
@@ -21,7 +21,6 @@ from inarch.training.mixing import require_bearable
 from inarch.training.schedule import default_epochs
 from inarch.training.trial import TrainingSettings
 
-DEFAULT_HIDDEN = ((512,),)
 # The precision that is measured to be the fastest, within what training bears.
 AUTO = "auto"
 # Options of the training loop that add something to the usual training, whatever the method.
@@ -32,20 +31,20 @@ ADDITIONS = ("augmentation", "mixup", "ema")
 class StudyOptions:
     """Everything `fit` takes beside data, source and run folder.
 
-    cuts: indices or names of stages, `none` for index 0, or the one word `all`; empty: they are searched.
-    hidden: sizes of the layers that deepen appends, one tuple a variant. epochs: None follows the number of training
-    images. search: how cuts and rates are looked for, see `inarch.search.space`. stages: modules at whose end a network
-    that cannot be traced may be cut. time_limit: seconds for this call, not part of the study. threads: None takes as
-    many as there are. precision: of all arithmetic; auto: what is measured to be fastest, for frozen and for trained
-    stages. augmentation: what views are made by, see `inarch.data.augmentation`. mixup: alpha, 0 for none. ema: decay
-    of the average of the weights, 0 for none. views: of each training image, 0 for a fresh one every epoch.
+    cuts: indices or names of stages, `none` for index 0, or the one word `all`; empty: they are searched. hidden: sizes
+    of new hidden layers, one tuple a variant; empty: each graft has its own. epochs: None follows the number of
+    training images. search: how cuts and rates are looked for, see `inarch.search.space`. stages: modules at whose end
+    a network that cannot be traced may be cut. time_limit: seconds for this call, not part of the study. threads: None
+    takes as many as there are. precision: of all arithmetic; auto: what is measured to be fastest, for frozen and for
+    trained stages. augmentation: what views are made by, see `inarch.data.augmentation`. mixup: alpha, 0 for none. ema:
+    decay of the average of the weights, 0 for none. views: of each training image, 0 for a fresh one every epoch.
     stored_precision: of frozen activations. store: folder of stored activations, None for that of the user's cache.
     store_limit: bytes that the study may take there, None for a share of disk and memory.
     """
 
-    grafts: tuple[str, ...] = GRAFT_NAMES
+    grafts: tuple[str, ...] = DEFAULT_GRAFTS
     harmonise: tuple[str, ...] = ("none", "l2")
-    hidden: tuple[tuple[int, ...], ...] = DEFAULT_HIDDEN
+    hidden: tuple[tuple[int, ...], ...] = ()
     cuts: tuple[str, ...] = ()
     method: str = "fine-tuning"
     search: str = "halving"
@@ -142,7 +141,11 @@ class StudyOptions:
         left_out = ("time_limit", "threads", "device", "store", "store_limit")
         # Additions are left out where they are not made: run folders from before them go on.
         usual = [name for name in ADDITIONS if getattr(self, name) == getattr(StudyOptions, name)]
-        return {name: value for name, value in self.__dict__.items() if name not in (*left_out, *usual)}
+        kept = {name: value for name, value in self.__dict__.items() if name not in (*left_out, *usual)}
+        if not self.hidden and all(graft_class(g) is Deepen or not graft_class(g).most for g in self.grafts):
+            # What run folders say that were begun when deepen alone had sizes.
+            kept["hidden"] = Deepen.sizes
+        return kept
 
 
 def chosen_device(name: str) -> str:
@@ -182,7 +185,13 @@ def cut_indices(cuts: tuple[str, ...], staged: Stages) -> tuple[int, ...] | None
 def require_method(options: StudyOptions, staged: Stages) -> None:
     """Raises `UsageError` where the method makes no sense for this source network or for one of the grafts."""
     for configuration in options.configurations():
-        make_method(options.method).require(configuration, staged)
+        require(options.method, configuration, staged)
+
+
+def require(method: str, configuration: Configuration, staged: Stages) -> None:
+    """Raises `UsageError` where the method, or the graft, makes no sense for this source network or for one another."""
+    graft_class(configuration.graft).require(len(staged.stages))
+    make_method(method).require(configuration, staged)
 
 
 def space_of(options: StudyOptions, staged: Stages, settings: TrainingSettings) -> Space:

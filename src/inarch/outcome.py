@@ -8,6 +8,7 @@ from typing import Any, final
 
 import numpy as np
 
+from inarch.catalogue import GRAFTS
 from inarch.data import DataSet
 from inarch.network.grafts import Configuration, graft_class
 from inarch.network.stages import Stages, cut_json
@@ -24,12 +25,7 @@ FORMAT = 1
 BASELINES = ("traditional", "linear_probe", "replace_best_cut")
 NAMES = {"traditional": "traditional fine-tuning", "linear_probe": "the linear probe"}
 SMALL_VALIDATION = 1000
-IN_WORDS = {
-    "replace": "a new classifier in place of the classification layer",
-    "retain": "the classification layer kept, a new classifier behind it",
-    "deepen": "the classification layer kept, new layers behind it",
-    "joined": "the classification layer kept, a new classifier on its logits and its input",
-}
+IN_WORDS = {entry.name: entry.line for entry in GRAFTS}
 
 
 @final

@@ -85,9 +85,9 @@ def stages_table(staged: Stages) -> Table:
     return table
 
 
-def methods_table(entries: Iterable[Entry]) -> Table:
-    """Every method, as `inarch methods` prints them."""
-    table = whole_table("method", "what it does", "paper")
+def methods_table(entries: Iterable[Entry], kind: str = "method") -> Table:
+    """Every method or graft, as `inarch methods` and `inarch grafts` print them."""
+    table = whole_table(kind, "what it does", "paper")
     for entry in entries:
         table.add_row(entry.name, entry.line, entry.paper)
     return table

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from workbench import SETTINGS, workbench
+from workbench import SETTINGS, deepest, needs_deeper, small, workbench
 
 from inarch.catalogue import METHODS as ENTRIES
 from inarch.errors import UsageError
@@ -18,21 +18,33 @@ from inarch.features.shelf import Shelf
 from inarch.features.store import Keeping
 from inarch.launch.here import TRIAL, Workbench
 from inarch.methods import METHODS, make_method, method_class
+from inarch.network import head2toe
 from inarch.network.card import InputSpec
-from inarch.network.grafts import GRAFT_NAMES, Configuration, graft_class
+from inarch.network.grafts import DEFAULT_GRAFTS, GRAFT_NAMES, Configuration, graft_class
 from inarch.network.stages import stage_network
 from inarch.training.fit import OutOfTimeError, Watch, predict, train
 from inarch.training.trial import Trial
 
 EPOCHS = 6
 NAMES = [method.name for method in METHODS]
+# With the grafts beyond those that `fit` tries first, the methods that look into the network.
+PAIRS = [
+    (method, graft)
+    for method in NAMES
+    for graft in GRAFT_NAMES
+    if graft in DEFAULT_GRAFTS or method in ("fine-tuning", "delta", "lora", "bi-tuning")
+]
+
+
+@pytest.fixture(autouse=True)
+def quick_selection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head2toe, "STEPS", 30)
 
 
 def a_trial(method: str, graft: str, cut: int = 1) -> Trial:
-    deepest = 3 if graft_class(graft).keeps_layer else 2
-    cut = deepest if method_class(method).deepest_only else cut
-    configuration = Configuration(graft, "l2", (8,) if graft == "deepen" else ())
-    return Trial(configuration, cut, method, 0.002 if cut < deepest else 0.0, 0.01, 1, replace(SETTINGS, epochs=EPOCHS))
+    cut = deepest(graft) if method_class(method).deepest_only else cut
+    old = 0.002 if cut < deepest(graft) else 0.0
+    return Trial(small(graft), cut, method, old, 0.01, 1, replace(SETTINGS, epochs=EPOCHS))
 
 
 def hooks(bench: Workbench) -> int:
@@ -45,7 +57,7 @@ def test_frozen_stays_frozen_the_loss_falls_and_a_checkpoint_predicts_what_was_r
     tmp_path: Path, method: str, graft: str
 ) -> None:
     trial = a_trial(method, graft)
-    with workbench(tmp_path, epochs=EPOCHS) as bench:
+    with workbench(tmp_path, epochs=EPOCHS, deeper=needs_deeper(graft)) as bench:
         source = {name: value.clone() for name, value in bench._network.state_dict().items()}
         bench.run([trial], Watch())
         after = {name: value.clone() for name, value in bench._network.state_dict().items()}
@@ -67,13 +79,13 @@ def test_frozen_stays_frozen_the_loss_falls_and_a_checkpoint_predicts_what_was_r
     assert moved == used - trial.cut or (method == "subtuning" and moved > 0)
     losses = [epoch["training_loss"] for epoch in record.outcome["epochs"]]
     begun = losses[EPOCHS // 2 if method == "rifle" else 0]  # in the middle its last layer starts anew
-    assert losses[-1] < begun - 0.05
+    if graft != "residual":  # which starts at a solution, on features that the toy's running statistics are none of
+        assert losses[-1] < begun - 0.05
     assert np.array_equal(restored.astype(np.float32), record.arrays["validation"])
     assert left == 0
 
 
-@pytest.mark.parametrize("graft", GRAFT_NAMES)
-@pytest.mark.parametrize("method", NAMES)
+@pytest.mark.parametrize(("method", "graft"), PAIRS)
 def test_two_runs_are_equal_with_activations_in_memory_and_with_them_on_a_disk(
     tmp_path: Path, method: str, graft: str
 ) -> None:
@@ -81,7 +93,7 @@ def test_two_runs_are_equal_with_activations_in_memory_and_with_them_on_a_disk(
     trial = replace(trial, settings=replace(trial.settings, epochs=3))
     found = []
     for keeping in (Keeping((1, 2, 3)), Keeping((1, 2, 3), shelf=Shelf(tmp_path / "shelf"))):
-        with workbench(tmp_path, epochs=3, keeping=keeping) as bench:
+        with workbench(tmp_path, epochs=3, keeping=keeping, deeper=needs_deeper(graft)) as bench:
             network = bench.network(trial)
             train(network, trial, bench.store, make_method(method), Watch())
             found.append({name: value.clone() for name, value in network.state_dict().items()})

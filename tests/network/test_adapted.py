@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from toy import SIDE, toy_network
+from toy import DEEPER, NETWORK, SIDE, toy_network
 
 from inarch.network.adapted import AdaptedNetwork, stage, stored_cut
-from inarch.network.grafts import Configuration, Widths
+from inarch.network.grafts import Configuration, Widths, graft_class
 
 EXAMPLE = torch.randn(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
 GRAFTS = [
@@ -16,12 +16,21 @@ GRAFTS = [
     Configuration("deepen", "l2", (5,)),
     Configuration("deepen", "none", (5, 4)),
     Configuration("joined", "l2"),
+    Configuration("da-cnn", "l2", (5,)),
+    Configuration("wa-cnn", "batch", (5,)),
+    Configuration("dwa-cnn", "l2", (5, 4)),
+    Configuration("wwa-cnn", "none", (5, 4)),
+    Configuration("head2toe", "none"),
+    Configuration("sharpened", "l2"),
+    Configuration("residual", "l2"),
 ]
+# How many stages each is when it is a source again, on the deeper toy network.
+STAGES = {"replace": 4, "retain": 5, "joined": 4, "da-cnn": 5, "wa-cnn": 4, "dwa-cnn": 4, "wwa-cnn": 3, "head2toe": 3}
 
 
-def adapted_once(configuration: Configuration) -> AdaptedNetwork:
-    """The toy network with a graft for four classes."""
-    staged = stage(toy_network().eval(), "10", EXAMPLE)
+def adapted_once(configuration: Configuration, *, deeper: bool = False) -> AdaptedNetwork:
+    """The toy network, or a deeper one, with a graft for four classes."""
+    staged = stage(toy_network(DEEPER if deeper else NETWORK).eval(), "12" if deeper else "10", EXAMPLE)
     return AdaptedNetwork(staged, configuration, Widths(12, 6, 4), cut=0, seed=3).eval()
 
 
@@ -32,7 +41,7 @@ def widths_on(network: AdaptedNetwork) -> tuple[object, Widths]:
 
 @pytest.mark.parametrize("inner", GRAFTS, ids=str)
 def test_an_adapted_network_has_stages_that_give_its_output_at_every_cut(inner: Configuration) -> None:
-    network = adapted_once(inner)
+    network = adapted_once(inner, deeper=True)
     staged = stage(network, "graft.classifier", EXAMPLE)
     count = len(staged.stages)
     assert staged.stages[-1].name == "classification-layer"
@@ -44,22 +53,24 @@ def test_an_adapted_network_has_stages_that_give_its_output_at_every_cut(inner: 
             before = stored.clone()
             assert torch.equal(staged.segment(cut, count).eval()(stored), whole)
             assert torch.equal(stored, before)
-    expected = 2 + len(inner.hidden) + (inner.graft in ("retain", "deepen")) + 1
-    assert count == expected
+    expected = {"deepen": 5 + len(inner.hidden), "sharpened": 5, "residual": 4} | STAGES
+    assert count == expected[inner.graft]
 
 
 @pytest.mark.parametrize("inner", GRAFTS, ids=str)
 @pytest.mark.parametrize("outer", GRAFTS, ids=str)
 def test_what_is_trained_at_any_cut_is_delivered_whole(inner: Configuration, outer: Configuration) -> None:
-    network = adapted_once(inner)
+    network = adapted_once(inner, deeper=True)
     staged, widths = widths_on(network)
     count = len(staged.stages)  # type: ignore[attr-defined]
-    for cut in range(count + (outer.graft != "replace")):
+    if graft_class(outer.graft).taps(count)[:1] == (0,):
+        pytest.skip("refused: the graft reads more stages than there are")
+    for cut in range(count + graft_class(outer.graft).keeps_layer):
         cut_network = AdaptedNetwork(staged, outer, widths, cut=cut, seed=5).eval()  # type: ignore[arg-type]
         with torch.no_grad():
             expected = cut_network(EXAMPLE)
             state = {name: value.clone() for name, value in cut_network.source_and_graft().items()}
-        fresh = adapted_once(inner)
+        fresh = adapted_once(inner, deeper=True)
         with torch.no_grad():
             for parameter in fresh.parameters():
                 parameter.zero_()
@@ -71,7 +82,7 @@ def test_what_is_trained_at_any_cut_is_delivered_whole(inner: Configuration, out
 
 @pytest.mark.parametrize("inner", GRAFTS, ids=str)
 def test_a_layer_has_one_name_whatever_the_cut(inner: Configuration) -> None:
-    network = adapted_once(inner)
+    network = adapted_once(inner, deeper=True)
     staged, widths = widths_on(network)
     names = []
     for cut in range(len(staged.stages)):  # type: ignore[attr-defined]

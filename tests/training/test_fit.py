@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
-from workbench import SETTINGS, workbench
+from workbench import SETTINGS, deepest, needs_deeper, small, workbench
 
 from inarch.errors import UsageError
 from inarch.features.store import PrefixStore
@@ -33,15 +33,15 @@ def a_trial(configuration: Configuration = RETAIN, cut: int = 1, **changes: obje
 
 
 def all_cuts() -> list[tuple[str, int]]:
-    return [(g, k) for g in GRAFT_NAMES for k in range(4 if graft_class(g).keeps_layer else 3)]
+    return [(g, k) for g in GRAFT_NAMES for k in range(deepest(g) + 1)]
 
 
 @pytest.mark.parametrize(("graft", "cut"), all_cuts())
 def test_frozen_stages_are_bit_identical_after_training_and_the_rest_moves(
     tmp_path: Path, graft: str, cut: int
 ) -> None:
-    with workbench(tmp_path) as bench:
-        trial = a_trial(Configuration(graft, "batch", (4,) if graft == "deepen" else ()), cut)
+    with workbench(tmp_path, deeper=needs_deeper(graft)) as bench:
+        trial = a_trial(small(graft, "batch"), cut)
         network = bench.network(trial)
         source = {name: value.clone() for name, value in bench._network.state_dict().items()}
         train(network, trial, bench.store, make_method("fine-tuning"), Watch())

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from workbench import SETTINGS, workbench
+from workbench import SETTINGS, deepest, needs_deeper, small, workbench
 
 from inarch.errors import TrainingError
 from inarch.features.store import PrefixStore
 from inarch.launch.here import TRIAL, Workbench
 from inarch.methods import METHODS, ParameterGroup, make_method
 from inarch.network.adapted import AdaptedNetwork
-from inarch.network.grafts import GRAFT_NAMES, Configuration, graft_class
+from inarch.network.grafts import GRAFT_NAMES, Configuration
 from inarch.network.layers import HARMONISERS
 from inarch.training.fit import Trained, Watch, train, train_together
 from inarch.training.learner import make_optimiser, supervised_losses
@@ -27,10 +27,6 @@ from inarch.training.members import Alone, Stack, as_members
 from inarch.training.trial import TrainingSettings, Trial
 
 RATES = (0.01, 0.03, 0.1)
-
-
-def deepest(graft: str) -> int:
-    return 3 if graft_class(graft).keeps_layer else 2
 
 
 def some_trials(
@@ -41,7 +37,7 @@ def some_trials(
 
 
 def configured(graft: str, harmonise: str) -> Configuration:
-    return Configuration(graft, harmonise, (7, 5) if graft == "deepen" else ())
+    return Configuration(graft, harmonise, (7, 5)) if graft == "deepen" else small(graft, harmonise)
 
 
 class Doubled:
@@ -58,6 +54,9 @@ class Doubled:
 
     def batches(self, *arguments: Any) -> Any:
         return (stored.double() for stored in self._store.batches(*arguments))
+
+    def once(self, *arguments: Any) -> Any:
+        return (stored.double() for stored in self._store.once(*arguments))
 
 
 def in_double(bench: Workbench, trials: list[Trial], *, together: bool) -> list[AdaptedNetwork]:
@@ -88,7 +87,7 @@ def test_several_steps_together_equal_those_alone_in_float64(
     tmp_path: Path, graft: str, harmonise: str, optimiser: str
 ) -> None:
     trials = some_trials(configured(graft, harmonise), settings=replace(SETTINGS, optimiser=optimiser))
-    with workbench(tmp_path) as bench:
+    with workbench(tmp_path, deeper=needs_deeper(graft)) as bench:
         start = bench.network(trials[0]).graft.classifier.weight.detach().clone().double()
         alone, together = (in_double(bench, trials, together=way) for way in (False, True))
     assert_same_states(together, alone, 1e-6)
@@ -187,10 +186,10 @@ def test_a_member_that_diverges_fails_with_its_reason_and_leaves_the_others_as_t
 ) -> None:
     trials = some_trials(configured(graft, harmonise), settings=replace(SETTINGS, weight_decay=1.0))
     wild = [trials[0], replace(trials[1], new_layer_learning_rate=1e30), trials[2]]
-    with workbench(tmp_path / "calm") as bench:
+    with workbench(tmp_path / "calm", deeper=needs_deeper(graft)) as bench:
         bench.run(trials, Watch())
         calm = bench.folder.ledger.records(TRIAL)
-    with workbench(tmp_path / "wild") as bench:
+    with workbench(tmp_path / "wild", deeper=needs_deeper(graft)) as bench:
         results = bench.run(wild, Watch())
         found = bench.folder.ledger.records(TRIAL)
         files = {file.stem for file in bench.folder.checkpoints.iterdir()}

@@ -21,8 +21,8 @@ from inarch.launch.clock import Clock
 from inarch.launch.here import RANGE, TRIAL, recorded_test
 from inarch.launch.progress import Progress
 from inarch.launch.runner import describe
-from inarch.methods import make_method
 from inarch.network.source import SourceOptions
+from inarch.options import require
 from inarch.preparation import Opened, identity_of, opened, require_apart, same_threads_afterwards
 from inarch.profile import Profile
 from inarch.report import write_report
@@ -85,7 +85,7 @@ def _space(options: CompareOptions, start: Opened, benches: Benches, shots: int,
     for method in options.methods:
         for configuration in options.study.configurations():
             try:
-                make_method(method).require(configuration, start.staged)
+                require(method, configuration, start.staged)
                 tracks.append(Track(configuration, method))
             except UsageError as error:
                 refused[method, configuration.graft] = error.problem

@@ -13,6 +13,7 @@ from inarch.methods.gradual import Gradual
 from inarch.methods.l2_sp import L2SP
 from inarch.methods.layer_decay import LayerDecay
 from inarch.methods.linear_probe import LinearProbe
+from inarch.methods.lora import LoRA
 from inarch.methods.lp_ft import LPFT
 from inarch.methods.lwf import LwF
 from inarch.methods.method import Method, Mixture, ParameterGroup, Rates, Step, Task, over_labels, trained_state
@@ -38,6 +39,7 @@ METHODS: tuple[type[Method], ...] = (
     BiTuning,
     AutoRGN,
     SubTuning,
+    LoRA,
     WiSEFT,
     Soup,
 )

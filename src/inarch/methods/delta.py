@@ -150,14 +150,13 @@ def fitted_graft(network: AdaptedNetwork, task: Task) -> Any:
     """A copy of the network's graft, trained on the frozen features of the training split, in evaluation mode."""
     with torch.no_grad(), task.autocast():
         seen = [network.graft_inputs(stored) for stored in task.evaluation()]
-    features = torch.cat([f for f, _ in seen]).float()
-    logits = torch.cat([z for _, z in seen if z is not None]).float() if seen[0][1] is not None else None
+    inputs = [None if parts[0] is None else torch.cat(parts).float() for parts in zip(*seen, strict=True)]
     graft = copy.deepcopy(network.graft).eval()
     solver = torch.optim.LBFGS(graft.parameters(), max_iter=ITERATIONS, line_search_fn="strong_wolfe")
 
     def closure() -> float:
         solver.zero_grad()
-        loss = F.cross_entropy(graft(features, logits), task.labels)
+        loss = F.cross_entropy(graft(*inputs), task.labels)
         loss.backward()
         return float(loss.detach())
 
@@ -178,15 +177,17 @@ def _some_images(task: Task, images: int) -> tuple[Tensor, Tensor]:
 
 @final
 class _Behind:
-    """The network from a stage on: what is before it is computed once."""
+    """The network from a stage on: what is before it is computed once, but where the graft reads that as well."""
 
     def __init__(self, network: AdaptedNetwork, index: int, stored: Tensor, labels: Tensor) -> None:
         last = len(network.staged.stages) - 1
-        self._network, self._labels = network, labels
+        self._network, self._labels, self._stored = network, labels, stored
         self._seen = network.staged.segment(network.stored_cut, index - 1).eval()(stored)
         self._stages = network.staged.segment(index - 1, last).eval()
 
     def loss(self) -> float:
+        if self._network.taps:
+            return float(F.cross_entropy(self._network.from_stored(self._stored).float(), self._labels))
         features = self._stages(self._seen)
         logits = None if self._network.layer is None else self._network.layer(features)
         return float(F.cross_entropy(self._network.graft(features, logits).float(), self._labels))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
 
@@ -19,12 +20,14 @@ from inarch.network.card import Card
 from inarch.network.grafts import Configuration, Deepen, Widths, build_graft, graft_class
 from inarch.network.libraries import build_network
 from inarch.network.naming import LAST_STAGE
+from inarch.network.pieces import Pieces, set_submodule
 from inarch.network.stages import Stage, Stages, stage_network
 
 
 def stored_cut(configuration: Configuration, cut: int, stages: int) -> int:
     """The deepest cut whose activations never change while a network with that cut trains, and feed all that does."""
-    return min(cut, stages - 1) if graft_class(configuration.graft).uses_features else cut
+    graft = graft_class(configuration.graft)
+    return min(cut, *graft.taps(stages)[:1], stages - 1) if graft.uses_features else cut
 
 
 @final
@@ -44,13 +47,17 @@ class AdaptedNetwork(nn.Module):
         last = len(staged.stages) - 1
         self.cut = cut
         self.staged = staged
-        self.widths = widths
+        graft.require(last + 1)
+        # Cuts beside the penultimate features whose activations the graft reads.
+        self.taps = graft.taps(last + 1)
+        self.widths = replace(widths, earlier=tuple(staged.stages[tap - 1].output_shape for tap in self.taps))
         self.configuration = configuration
         self.stored_cut = stored_cut(configuration, cut, last + 1)
         self.prefix = staged.segment(0, self.stored_cut)
         self.suffix = staged.segment(self.stored_cut, max(last, self.stored_cut))
+        self._pieces = Pieces(staged, self.stored_cut, self.taps, last) if self.taps else None
         self.layer = staged.segment(last, last + 1) if graft.keeps_layer and self.stored_cut <= last else None
-        self.graft = build_graft(configuration, widths, seed)
+        self.graft = build_graft(configuration, self.widths, seed)
         self._freeze(())
 
     def _freeze(self, more: Iterable[int]) -> None:
@@ -82,22 +89,43 @@ class AdaptedNetwork(nn.Module):
     def train(self, mode: bool = True) -> AdaptedNetwork:
         """Training mode for what trains; frozen stages stay in evaluation mode (batch normalisation, dropout)."""
         super().train(mode)
+        if self._pieces:
+            self._pieces.train(mode)
         for module in self._frozen:
             module.eval()
         for path in self._resting:
             self.suffix.get_submodule(path).training = False
+        if self._pieces:
+            self._pieces.rest(self._resting)
         return self
+
+    def _apply(self, fn: Any, recurse: bool = True) -> AdaptedNetwork:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self._pieces:
+            self._pieces.apply(fn)
+        return self
+
+    def put(self, part: str, path: str, module: nn.Module) -> None:
+        """Puts a module where another one stands, by its path in `part` (suffix or layer), wherever that is run."""
+        set_submodule(self.get_submodule(part), path, module)
+        if self._pieces and part == "suffix":
+            self._pieces.put(path, module)
 
     def from_stored(self, stored: Tensor) -> Tensor:
         """Target logits [images, classes] from the activations at `stored_cut`."""
         return self.graft(*self.graft_inputs(stored))
 
-    def graft_inputs(self, stored: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Penultimate features, and source logits where the graft keeps the layer, from the stored activations."""
-        features = self.suffix(stored)
+    def graft_inputs(self, stored: Tensor) -> tuple[Tensor, Tensor | None, *tuple[Tensor, ...]]:
+        """What the graft is called with, from the stored activations: penultimate features, source logits where it
+        keeps the layer, and what it takes of the activations at `taps`."""
+        earlier: tuple[Tensor, ...] = ()
+        if self._pieces:
+            features, earlier = self._pieces.run(stored, self.graft.take)
+        else:
+            features = self.suffix(stored)
         if not self.graft.keeps_layer:
-            return features, None
-        return features, features if self.layer is None else self.layer(features)
+            return features, None, *earlier
+        return features, features if self.layer is None else self.layer(features), *earlier
 
     def forward(self, images: Tensor) -> Tensor:
         return self.from_stored(self.prefix(images))
@@ -143,6 +171,38 @@ def _bare(name: str) -> str:
 
 
 @final
+class _Body(nn.Module):
+    """The last stage but one of an adapted network whose graft has a body: what the classifier sees, from activations
+    at the first place that the graft reads."""
+
+    def __init__(self, network: AdaptedNetwork, start: int) -> None:
+        super().__init__()
+        last = len(network.staged.stages) - 1
+        self.rest = network.staged.segment(start, last)
+        self.layer = network.staged.segment(last, last + 1) if network.graft.keeps_layer else None
+        self.body = network.graft.body
+        self._take, self._first = network.graft.take, bool(network.taps)
+        self._pieces = Pieces(network.staged, start, network.taps[1:], last)
+
+    def train(self, mode: bool = True) -> _Body:
+        super().train(mode)
+        self._pieces.train(mode)
+        return self
+
+    def _apply(self, fn: Any, recurse: bool = True) -> _Body:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._pieces.apply(fn)
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.body is not None
+        first = (self._take(x),) if self._first else ()
+        features, earlier = self._pieces.run(x, self._take)
+        logits = None if self.layer is None else self.layer(features)
+        return self.body(features, logits, *first, *earlier)
+
+
+@final
 class _Head(nn.Module):
     """The last stage of an adapted network: the end of its graft, with the classification layer where both meet."""
 
@@ -150,12 +210,12 @@ class _Head(nn.Module):
         super().__init__()
         graft = network.graft
         self.keeps = graft.keeps_layer
-        self.deep = isinstance(graft, Deepen)
-        self.layer = network.layer if graft.uses_features and graft.keeps_layer else None
-        self.graft = graft.classifier if isinstance(graft, Deepen) else graft
+        self.alone = isinstance(graft, Deepen) or graft.body is not None
+        self.layer = network.layer if graft.uses_features and graft.keeps_layer and not self.alone else None
+        self.graft = graft.classifier if self.alone else graft
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.deep:
+        if self.alone:
             return self.graft(x)
         if self.layer is not None:
             return self.graft(x, self.layer(x))
@@ -170,6 +230,7 @@ class AdaptedStages:
         inner = network.staged
         last = len(inner.stages) - 1
         kept = last + 1 if network.graft.keeps_layer and not network.graft.uses_features else last
+        kept = network.taps[0] if network.taps else kept
         self._inner, self._kept = inner, kept
         self.network: nn.Module = network
         names = [stage.name for stage in inner.stages[:kept]]
@@ -181,6 +242,9 @@ class AdaptedStages:
                 first = number == 1
                 self._behind.append(nn.Sequential(network.graft.harmonise, hidden) if first else hidden)
                 names.append(_unused(f"hidden{number}", names))
+        if network.graft.body is not None:
+            self._behind.append(_Body(network, kept))
+            names.append(_unused(network.graft.name, names))
         self._behind.append(_Head(network))
         self.fine = (*inner.fine, *names[len(inner.fine) :]) if inner.fine else tuple(names)
         self.stages = tuple(self._describe([*names, LAST_STAGE], example))
@@ -228,7 +292,10 @@ def finely_staged(network: AdaptedNetwork, layer: str, by_hand: Sequence[str], e
     """The same modules and grafts, with a stage for every place where the first source network can be cut.
 
     layer, by_hand: the classification layer of that network, and its stages where they were named by hand (they stay).
+    A graft that reads activations on the way is attached to stages by their number: its network stays as it is.
     """
+    if network.taps:
+        return network
     inner = network.staged.network
     if isinstance(inner, AdaptedNetwork):
         staged: Stages = AdaptedStages(finely_staged(inner, layer, by_hand, example), example)

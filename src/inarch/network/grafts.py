@@ -7,71 +7,36 @@ With f the penultimate features, z the source logits (before any softmax), h the
     deepen    a_i = ReLU(h(U_i a_(i-1) + c_i)), a_0 = h(z);  y = W a_m + b      new hidden layers between the two
     joined    y = W [h(f), h(z)] + b                  the classifier sees features and logits side by side
 
-Retain and deepen follow Shermin et al., "Enhanced transfer learning with ImageNet trained classification layer"
-(PSIVT 2019, arXiv 1903.10150). A graft is a module called with (f, z); it says by `keeps_layer` and `uses_features`
-what it needs. New grafts are one class and one line in `GRAFTS`.
+Retain and deepen follow Shermin et al., "Enhanced transfer learning with ImageNet trained classification layer" (PSIVT
+2019, arXiv 1903.10150). Others have files of their own: `grown.py` (da-cnn, wa-cnn, dwa-cnn, wwa-cnn), `head2toe.py`
+and `careful.py` (sharpened, residual). A new graft is a final class of `Graft`, a line in `GRAFTS` and one in
+`inarch.catalogue`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar, Protocol, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
 
 from inarch.errors import UsageError
+from inarch.network.careful import Residual, Sharpened
+from inarch.network.graft import Configuration, Graft, Widths, fitting_sizes, pooled
+from inarch.network.grown import DACNN, DWACNN, WACNN, WWACNN
+from inarch.network.head2toe import Head2Toe
 from inarch.network.layers import harmoniser
 
-
-@dataclass(frozen=True)
-class Widths:
-    """How many channels meet at a graft: penultimate features, source logits, target classes."""
-
-    features: int
-    source_classes: int
-    classes: int
-
-
-@dataclass(frozen=True)
-class Configuration:
-    """What the target network is: a graft, how it harmonises, and the sizes of its hidden layers (deepen only)."""
-
-    graft: str
-    harmonise: str
-    hidden: tuple[int, ...] = ()
-
-    def __str__(self) -> str:
-        sizes = f" {'-'.join(map(str, self.hidden))}" if self.hidden else ""
-        return f"{self.graft}{sizes}" + ("" if self.harmonise == "none" else f", {self.harmonise}")
-
-    def to_json(self) -> dict[str, Any]:
-        return {"graft": self.graft, "harmonise": self.harmonise, "hidden": list(self.hidden)}
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Configuration:
-        return cls(values["graft"], values["harmonise"], tuple(values["hidden"]))
-
-
-class Graft(Protocol):
-    """What every graft offers beside being an `nn.Module`."""
-
-    name: ClassVar[str]
-    keeps_layer: ClassVar[bool]
-    uses_features: ClassVar[bool]
-
-    def __init__(self, configuration: Configuration, widths: Widths) -> None: ...
-
-
-def pooled(features: Tensor) -> Tensor:
-    """Penultimate features as vectors [images, channels]; feature maps [images, channels, h, w] are averaged."""
-    return features if features.ndim == 2 else features.mean(dim=(2, 3))
+__all__ = [
+    "DEFAULT_GRAFTS", "GRAFTS", "GRAFT_NAMES", "Configuration", "Deepen", "Graft", "Joined", "Replace", "Retain",
+    "Widths", "build_graft", "configurations", "graft_class", "pooled",
+]  # fmt: skip
 
 
 @final
-class Replace(nn.Module):
+class Replace(Graft):
     """y = W h(f) + b. Without harmonising this is the traditional new classifier."""
 
     name = "replace"
@@ -79,7 +44,7 @@ class Replace(nn.Module):
     uses_features = True
 
     def __init__(self, configuration: Configuration, widths: Widths) -> None:
-        super().__init__()
+        super().__init__(configuration, widths)
         self.harmonise = harmoniser(configuration.harmonise, widths.features)
         self.classifier = nn.Linear(widths.features, widths.classes)
 
@@ -88,15 +53,20 @@ class Replace(nn.Module):
 
 
 @final
-class Retain(nn.Module):
-    """y = W h(z) + b."""
+class Retain(Graft):
+    """y = W h(z) + b.
+
+    Where nothing before the classification layer trains this is the classification-layer features of Shermin, Murshed,
+    Teng, Lu, "Transfer learning using classification layer features of CNN" (arXiv 1811.07459): one layer on source
+    logits, at the deepest cut with the classification layer frozen, at the cut before it with the layer trained along.
+    """
 
     name = "retain"
     keeps_layer = True
     uses_features = False
 
     def __init__(self, configuration: Configuration, widths: Widths) -> None:
-        super().__init__()
+        super().__init__(configuration, widths)
         self.harmonise = harmoniser(configuration.harmonise, widths.source_classes)
         self.classifier = nn.Linear(widths.source_classes, widths.classes)
 
@@ -105,15 +75,17 @@ class Retain(nn.Module):
 
 
 @final
-class Deepen(nn.Module):
+class Deepen(Graft):
     """a_i = ReLU(h(U_i a_(i-1) + c_i)) from a_0 = h(z); y = W a_m + b, with one to three hidden layers."""
 
     name = "deepen"
     keeps_layer = True
     uses_features = False
+    sizes = ((512,),)
+    fewest, most = 1, 3
 
     def __init__(self, configuration: Configuration, widths: Widths) -> None:
-        super().__init__()
+        super().__init__(configuration, widths)
         sizes = (widths.source_classes, *configuration.hidden)
         self.harmonise = harmoniser(configuration.harmonise, widths.source_classes)
         self.hidden = nn.Sequential(
@@ -129,7 +101,7 @@ class Deepen(nn.Module):
 
 
 @final
-class Joined(nn.Module):
+class Joined(Graft):
     """y = W [h(f), h(z)] + b."""
 
     name = "joined"
@@ -137,7 +109,7 @@ class Joined(nn.Module):
     uses_features = True
 
     def __init__(self, configuration: Configuration, widths: Widths) -> None:
-        super().__init__()
+        super().__init__(configuration, widths)
         self.harmonise_features = harmoniser(configuration.harmonise, widths.features)
         self.harmonise_logits = harmoniser(configuration.harmonise, widths.source_classes)
         self.classifier = nn.Linear(widths.features + widths.source_classes, widths.classes)
@@ -147,11 +119,15 @@ class Joined(nn.Module):
         return self.classifier(torch.cat(both, dim=-1))
 
 
-GRAFTS: tuple[type[Replace] | type[Retain] | type[Deepen] | type[Joined], ...] = (Replace, Retain, Deepen, Joined)
+GRAFTS: tuple[type[Graft], ...] = (
+    Replace, Retain, Deepen, Joined, DACNN, WACNN, DWACNN, WWACNN, Head2Toe, Sharpened, Residual,
+)  # fmt: skip
 GRAFT_NAMES = tuple(graft.name for graft in GRAFTS)
+# What `fit` tries where the user names no graft.
+DEFAULT_GRAFTS = tuple(graft.name for graft in (Replace, Retain, Deepen, Joined))
 
 
-def graft_class(name: str) -> type[Replace] | type[Retain] | type[Deepen] | type[Joined]:
+def graft_class(name: str) -> type[Graft]:
     """The graft of that name; an unknown one is a `UsageError`."""
     for graft in GRAFTS:
         if graft.name == name:
@@ -159,7 +135,7 @@ def graft_class(name: str) -> type[Replace] | type[Retain] | type[Deepen] | type
     raise UsageError(f"There is no graft called '{name}'.", f"Choose from: {', '.join(GRAFT_NAMES)}.")
 
 
-def build_graft(configuration: Configuration, widths: Widths, seed: int) -> Replace | Retain | Deepen | Joined:
+def build_graft(configuration: Configuration, widths: Widths, seed: int) -> Graft:
     """The graft with initial weights that depend on the seed alone; no global random state is touched."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -169,10 +145,19 @@ def build_graft(configuration: Configuration, widths: Widths, seed: int) -> Repl
 def configurations(
     grafts: Sequence[str], harmonisers: Sequence[str], hidden: Sequence[tuple[int, ...]]
 ) -> tuple[Configuration, ...]:
-    """Every combination that makes sense, in the order given; hidden sizes belong to deepen alone."""
+    """Every combination that makes sense, in the order given; hidden sizes belong to grafts with hidden layers alone.
+
+    hidden: a tuple a variant; where there is none, each graft has its own (`Graft.sizes`).
+    """
     return tuple(
-        Configuration(graft_class(graft).name, harmonise, sizes)
-        for graft in grafts
-        for sizes in (hidden if graft == Deepen.name else ((),))
+        Configuration(graft.name, harmonise, sizes)
+        for graft in map(graft_class, grafts)
+        for sizes in _variants(graft, hidden)
         for harmonise in harmonisers
     )
+
+
+def _variants(graft: type[Graft], hidden: Sequence[tuple[int, ...]]) -> Sequence[tuple[int, ...]]:
+    if not graft.most or not hidden:
+        return graft.sizes
+    return list(dict.fromkeys(fitting_sizes(graft, sizes) for sizes in hidden))

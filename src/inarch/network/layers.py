@@ -34,6 +34,30 @@ class ScaledL2Normalisation(nn.Module):
         return F.normalize(x, dim=-1) * self.scale
 
 
+@final
+class TemperedSoftmax(nn.Module):
+    """p = softmax(z / T) with one learned temperature T = exp(t), 1 at first. Input and output: [..., channels]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_temperature = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.softmax(x / self.log_temperature.exp(), dim=-1)
+
+
+@final
+class Gate(nn.Module):
+    """y_c = g_c x_c with one learned gate g_c a channel, all 0 at first. Input and output: [..., channels]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gate = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate
+
+
 def harmoniser(kind: str, channels: int) -> nn.Module:
     """The layer h that stands between old and new layers: `none`, `l2` or `batch`."""
     match kind:

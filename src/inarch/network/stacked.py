@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from inarch.network.grafts import GRAFTS
-from inarch.network.layers import ScaledL2Normalisation
+from inarch.network.grown import BODIES
+from inarch.network.layers import Gate, ScaledL2Normalisation, TemperedSoftmax
 
 
 @final
@@ -73,14 +74,40 @@ class _StackedBatchNorm(nn.Module):
         return y.unflatten(1, self.weight.shape).transpose(0, 1)
 
 
+@final
+class _StackedSoftmax(nn.Module):
+    """`TemperedSoftmax` with a temperature a member."""
+
+    def __init__(self, layers: Sequence[TemperedSoftmax]) -> None:
+        super().__init__()
+        self.log_temperature = _stack_parameters([layer.log_temperature for layer in layers])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.softmax(x / self.log_temperature.exp().unsqueeze(1), dim=-1)
+
+
+@final
+class _StackedGate(nn.Module):
+    """`Gate` with gates of its own for every member."""
+
+    def __init__(self, layers: Sequence[Gate]) -> None:
+        super().__init__()
+        self.gate = _stack_parameters([layer.gate for layer in layers])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate.unsqueeze(1)
+
+
 _STACKED: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
     nn.Linear: _StackedLinear,
     ScaledL2Normalisation: _StackedL2,
     nn.BatchNorm1d: _StackedBatchNorm,
+    TemperedSoftmax: _StackedSoftmax,
+    Gate: _StackedGate,
 }
 # They compute on stacks what they compute on single members.
 _AS_THEY_ARE = (nn.Identity, nn.ReLU)
-_CONTAINERS = (nn.Sequential, *GRAFTS)
+_CONTAINERS = (nn.Sequential, *BODIES, *GRAFTS)
 
 
 def stackable(graft: nn.Module) -> bool:

@@ -27,7 +27,8 @@ _SHORT_ROLES: Final = {
 
 def role(name: str) -> str:
     """The role of a tested configuration in words; an unknown one keeps its name."""
-    return ROLES.get(name, name.replace("_", " "))
+    own = name.replace("_best_cut", ", at its own best cut").replace("_", " ")
+    return ROLES.get(name, own)
 
 
 def percent(fraction: float) -> str:

@@ -65,7 +65,7 @@ class Alone:
 
     def outputs(self, stored: Tensor) -> Outputs:
         inputs = self._network.graft_inputs(stored)
-        return Outputs(self._network.graft(*inputs).unsqueeze(0), *inputs)
+        return Outputs(self._network.graft(*inputs).unsqueeze(0), *inputs[:2])
 
     def share_gradients(self) -> None:
         pass
@@ -93,7 +93,7 @@ class Stack:
 
     def outputs(self, stored: Tensor) -> Outputs:
         inputs = self._networks[0].graft_inputs(stored)
-        return Outputs(self._graft(*inputs), *inputs)
+        return Outputs(self._graft(*inputs), *inputs[:2])
 
     def share_gradients(self) -> None:
         share_gradients(self._pairs)

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from inarch.features.store import PrefixStore
 from inarch.methods import Task
+from inarch.network.adapted import AdaptedNetwork
+from inarch.network.graft import Activations
 from inarch.training.order import Course
 from inarch.training.schedule import warmup_cosine
 from inarch.training.trial import Trial
@@ -35,3 +37,18 @@ def task_of(trial: Trial, cut: int, course: Course, store: PrefixStore) -> Task:
         batches=batches,
         tick=lambda: store.tick(),
     )
+
+
+def start_graft(network: AdaptedNetwork, task: Task) -> None:
+    """Lets the graft take the initial values that follow from the training images, where it has such."""
+
+    def seen() -> Iterator[Activations]:
+        training = network.training
+        network.eval()
+        with torch.no_grad(), task.autocast():
+            for stored in task.evaluation():
+                task.tick()
+                yield network.graft_inputs(stored)
+        network.train(training)
+
+    network.graft.start(seen, task.labels, task.seed)
