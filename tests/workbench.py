@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import torch
 from toy import DEEPER, NETWORK, SIDE, toy_network, write_images
 
@@ -16,6 +17,7 @@ from inarch.features.store import Images, Keeping, PrefixStore
 from inarch.features.what_to_store import Demand, cuts_to_store
 from inarch.launch.here import Workbench
 from inarch.launch.plan import candidates, measured_plan
+from inarch.network import head2toe
 from inarch.network.card import InputSpec
 from inarch.network.grafts import Configuration, graft_class
 from inarch.network.stages import stage_network
@@ -25,6 +27,12 @@ from inarch.training.trial import TrainingSettings
 SETTINGS = TrainingSettings(epochs=2, batch_size=8)
 LAYER = "10"
 DEFAULT = Plan()
+
+
+@pytest.fixture(autouse=True)
+def quick_selection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For modules that import it: Head2Toe chooses its features in few steps."""
+    monkeypatch.setattr(head2toe, "STEPS", 30)
 
 
 def small(graft: str, harmonise: str = "l2") -> Configuration:

@@ -190,7 +190,7 @@ def require_method(options: StudyOptions, staged: Stages) -> None:
 
 def require(method: str, configuration: Configuration, staged: Stages) -> None:
     """Raises `UsageError` where the method, or the graft, makes no sense for this source network or for one another."""
-    graft_class(configuration.graft).require(len(staged.stages))
+    graft_class(configuration.graft).require([stage.output_shape for stage in staged.stages])
     make_method(method).require(configuration, staged)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from workbench import SETTINGS, deepest, needs_deeper, small, workbench
+from workbench import SETTINGS, deepest, needs_deeper, quick_selection, small, workbench  # noqa: F401
 
 from inarch.catalogue import METHODS as ENTRIES
 from inarch.errors import UsageError
@@ -18,7 +18,6 @@ from inarch.features.shelf import Shelf
 from inarch.features.store import Keeping
 from inarch.launch.here import TRIAL, Workbench
 from inarch.methods import METHODS, make_method, method_class
-from inarch.network import head2toe
 from inarch.network.card import InputSpec
 from inarch.network.grafts import DEFAULT_GRAFTS, GRAFT_NAMES, Configuration, graft_class
 from inarch.network.stages import stage_network
@@ -34,11 +33,6 @@ PAIRS = [
     for graft in GRAFT_NAMES
     if graft in DEFAULT_GRAFTS or method in ("fine-tuning", "delta", "lora", "bi-tuning")
 ]
-
-
-@pytest.fixture(autouse=True)
-def quick_selection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(head2toe, "STEPS", 30)
 
 
 def a_trial(method: str, graft: str, cut: int = 1) -> Trial:

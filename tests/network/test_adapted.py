@@ -24,6 +24,8 @@ GRAFTS = [
     Configuration("sharpened", "l2"),
     Configuration("residual", "l2"),
 ]
+# Everything on the first five grafts, and the first two on everything.
+PAIRS = [(inner, outer) for inner in GRAFTS for outer in GRAFTS if inner in GRAFTS[:5] or outer in GRAFTS[:2]]
 # How many stages each is when it is a source again, on the deeper toy network.
 STAGES = {"replace": 4, "retain": 5, "joined": 4, "da-cnn": 5, "wa-cnn": 4, "dwa-cnn": 4, "wwa-cnn": 3, "head2toe": 3}
 
@@ -57,8 +59,7 @@ def test_an_adapted_network_has_stages_that_give_its_output_at_every_cut(inner: 
     assert count == expected[inner.graft]
 
 
-@pytest.mark.parametrize("inner", GRAFTS, ids=str)
-@pytest.mark.parametrize("outer", GRAFTS, ids=str)
+@pytest.mark.parametrize(("inner", "outer"), PAIRS, ids=str)
 def test_what_is_trained_at_any_cut_is_delivered_whole(inner: Configuration, outer: Configuration) -> None:
     network = adapted_once(inner, deeper=True)
     staged, widths = widths_on(network)

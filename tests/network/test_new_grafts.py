@@ -18,7 +18,15 @@ from inarch.errors import UsageError
 from inarch.network import head2toe
 from inarch.network.adapted import AdaptedNetwork, stage, stored_cut
 from inarch.network.graft import as_vectors, side_by_side, vector_width
-from inarch.network.grafts import DEFAULT_GRAFTS, GRAFT_NAMES, Configuration, Widths, build_graft, configurations
+from inarch.network.grafts import (
+    DEFAULT_GRAFTS,
+    GRAFT_NAMES,
+    Configuration,
+    Widths,
+    build_graft,
+    configurations,
+    graft_class,
+)
 from inarch.network.head2toe import grid, group_lasso_scores, on_grid
 from inarch.network.linear_start import linear_discriminant, tempering
 
@@ -93,6 +101,14 @@ def test_a_network_with_too_few_stages_is_refused_by_its_number_of_stages() -> N
     staged = stage(toy_network().eval(), "10", torch.randn(2, 3, SIDE, SIDE))
     with pytest.raises(UsageError, match=r"wwa-cnn reads activations .* only 3 stages"):
         AdaptedNetwork(staged, small("wwa-cnn"), Widths(12, 6, 4), cut=0, seed=0)
+
+
+def test_maps_whose_channels_stand_last_are_refused_where_they_would_be_averaged() -> None:
+    shapes = [(96, 8, 8), (8, 8, 96), (192,), (6,)]
+    with pytest.raises(UsageError, match=r"head2toe .* stage 2 gives, 8 x 8 x 96, the channels seem to stand last"):
+        graft_class("head2toe").require(shapes)
+    graft_class("retain").require(shapes)
+    graft_class("wa-cnn").require([(8, 8, 96), (96, 8, 8), (192,), (6,)])
 
 
 def test_stored_activations_lie_before_the_first_stage_that_the_graft_reads() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
-from workbench import SETTINGS, deepest, needs_deeper, small, workbench
+from workbench import SETTINGS, deepest, needs_deeper, quick_selection, small, workbench  # noqa: F401
 
 from inarch.errors import UsageError
 from inarch.features.store import PrefixStore

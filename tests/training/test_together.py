@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from workbench import SETTINGS, deepest, needs_deeper, small, workbench
+from workbench import SETTINGS, deepest, needs_deeper, quick_selection, small, workbench  # noqa: F401
 
 from inarch.errors import TrainingError
 from inarch.features.store import PrefixStore

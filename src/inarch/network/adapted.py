@@ -47,7 +47,7 @@ class AdaptedNetwork(nn.Module):
         last = len(staged.stages) - 1
         self.cut = cut
         self.staged = staged
-        graft.require(last + 1)
+        graft.require([each.output_shape for each in staged.stages])
         # Cuts beside the penultimate features whose activations the graft reads.
         self.taps = graft.taps(last + 1)
         self.widths = replace(widths, earlier=tuple(staged.stages[tap - 1].output_shape for tap in self.taps))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -79,15 +79,23 @@ class Graft(nn.Module):
         return ()
 
     @classmethod
-    def require(cls, stages: int) -> None:
-        """Raises `UsageError` where it makes no sense for a network of so many stages."""
-        taps = cls.taps(stages)
+    def require(cls, shapes: Sequence[tuple[int, ...]]) -> None:
+        """Raises `UsageError` where it makes no sense for a network; shapes: of what its stages give, without the batch."""
+        taps = cls.taps(len(shapes))
         if taps and taps[0] < 1:
             raise UsageError(
                 f"{cls.name} reads activations from before the penultimate features, and the network has only "
-                f"{stages} stages: there would be nothing but pixels.",
+                f"{len(shapes)} stages: there would be nothing but pixels.",
                 "Leave this graft out, or use a network with more stages (`inarch stages` lists them).",
             )
+        for tap in taps:
+            shape = shapes[tap - 1]
+            if len(shape) == 3 and shape[0] == shape[1] != shape[2]:
+                raise UsageError(
+                    f"{cls.name} averages maps over the image, but in what stage {tap} gives, "
+                    f"{' x '.join(map(str, shape))}, the channels seem to stand last.",
+                    "Leave this graft out, or use another network.",
+                )
 
     @staticmethod
     def take(x: Tensor) -> Tensor:
