@@ -122,24 +122,28 @@ GRAFTS = (
         "a new classifier in place of the classification layer",
         "Yosinski et al., NeurIPS 2014, arXiv 1411.1792",
     ),
-    Entry("retain", "the classification layer kept, a new classifier behind it", f"{_KEEPING}; arXiv 1811.07459"),
+    Entry(
+        "retain",
+        "the classification layer kept, a new classifier behind it",
+        "Shermin et al., arXiv 1903.10150, arXiv 1811.07459",
+    ),
     Entry("deepen", "the classification layer kept, new layers behind it", _KEEPING),
     Entry("joined", "the classification layer kept, a new classifier on its logits and its input", _OWN),
     Entry("da-cnn", "a new layer and a new classifier in place of the classification layer", _GROWING),
     Entry("wa-cnn", "new units beside the penultimate ones, a new classifier on both", _GROWING),
-    Entry("dwa-cnn", "new units beside the penultimate ones, then a new layer and a new classifier", _GROWING),
+    Entry("dwa-cnn", "new units beside the penultimate ones, a new layer, a new classifier", _GROWING),
     Entry("wwa-cnn", "new units beside those of the last two layers, then a new classifier", _GROWING),
     Entry(
         "head2toe",
-        "a new classifier on features of all stages, a tenth of them, chosen by a group lasso",
+        "a new classifier on a tenth of the features of all stages, by a group lasso",
         "Evci et al., ICML 2022, arXiv 2201.03529",
     ),
     Entry(
         "sharpened",
-        "the classification layer kept, a new classifier on its probabilities, sharpened or softened",
+        "the classification layer kept, a new classifier on sharpened probabilities",
         _OWN,
     ),
-    Entry("residual", "a new classifier that starts at the linear discriminant, source logits behind gates", _OWN),
+    Entry("residual", "a new classifier from a linear discriminant on, gated source logits added", _OWN),
 )
 
 

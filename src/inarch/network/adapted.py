@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from inarch.errors import SourceError
 from inarch.network.card import Card
+from inarch.network.ends import Body, Head
 from inarch.network.grafts import Configuration, Deepen, Widths, build_graft, graft_class
 from inarch.network.libraries import build_network
 from inarch.network.naming import LAST_STAGE
@@ -171,58 +172,6 @@ def _bare(name: str) -> str:
 
 
 @final
-class _Body(nn.Module):
-    """The last stage but one of an adapted network whose graft has a body: what the classifier sees, from activations
-    at the first place that the graft reads."""
-
-    def __init__(self, network: AdaptedNetwork, start: int) -> None:
-        super().__init__()
-        last = len(network.staged.stages) - 1
-        self.rest = network.staged.segment(start, last)
-        self.layer = network.staged.segment(last, last + 1) if network.graft.keeps_layer else None
-        self.body = network.graft.body
-        self._take, self._first = network.graft.take, bool(network.taps)
-        self._pieces = Pieces(network.staged, start, network.taps[1:], last)
-
-    def train(self, mode: bool = True) -> _Body:
-        super().train(mode)
-        self._pieces.train(mode)
-        return self
-
-    def _apply(self, fn: Any, recurse: bool = True) -> _Body:
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._pieces.apply(fn)
-        return self
-
-    def forward(self, x: Tensor) -> Tensor:
-        assert self.body is not None
-        first = (self._take(x),) if self._first else ()
-        features, earlier = self._pieces.run(x, self._take)
-        logits = None if self.layer is None else self.layer(features)
-        return self.body(features, logits, *first, *earlier)
-
-
-@final
-class _Head(nn.Module):
-    """The last stage of an adapted network: the end of its graft, with the classification layer where both meet."""
-
-    def __init__(self, network: AdaptedNetwork) -> None:
-        super().__init__()
-        graft = network.graft
-        self.keeps = graft.keeps_layer
-        self.alone = isinstance(graft, Deepen) or graft.body is not None
-        self.layer = network.layer if graft.uses_features and graft.keeps_layer and not self.alone else None
-        self.graft = graft.classifier if self.alone else graft
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.alone:
-            return self.graft(x)
-        if self.layer is not None:
-            return self.graft(x, self.layer(x))
-        return self.graft(None, x) if self.keeps else self.graft(x, None)
-
-
-@final
 class AdaptedStages:
     """The stages of an adapted network: those of its source, the hidden layers of its graft, and its last layer."""
 
@@ -243,9 +192,9 @@ class AdaptedStages:
                 self._behind.append(nn.Sequential(network.graft.harmonise, hidden) if first else hidden)
                 names.append(_unused(f"hidden{number}", names))
         if network.graft.body is not None:
-            self._behind.append(_Body(network, kept))
+            self._behind.append(Body(network, kept))
             names.append(_unused(network.graft.name, names))
-        self._behind.append(_Head(network))
+        self._behind.append(Head(network))
         self.fine = (*inner.fine, *names[len(inner.fine) :]) if inner.fine else tuple(names)
         self.stages = tuple(self._describe([*names, LAST_STAGE], example))
 

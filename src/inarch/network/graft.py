@@ -80,7 +80,7 @@ class Graft(nn.Module):
 
     @classmethod
     def require(cls, shapes: Sequence[tuple[int, ...]]) -> None:
-        """Raises `UsageError` where it makes no sense for a network; shapes: of what its stages give, without the batch."""
+        """Raises `UsageError` where it makes no sense for a network whose stages give these shapes, batch left out."""
         taps = cls.taps(len(shapes))
         if taps and taps[0] < 1:
             raise UsageError(
