@@ -8,12 +8,11 @@ from typing import Any, final
 
 import numpy as np
 
-from inarch.catalogue import GRAFTS
 from inarch.data import DataSet
 from inarch.network.grafts import Configuration, graft_class
 from inarch.network.stages import Stages, cut_json
 from inarch.plural import counted
-from inarch.report.words import percent, points
+from inarch.report.words import GRAFTS, percent, points
 from inarch.results.metrics import mean_metrics
 from inarch.results.statistics import accuracy_interval, holm, paired_difference
 from inarch.search.choice import Candidate, Race
@@ -25,7 +24,6 @@ FORMAT = 1
 BASELINES = ("traditional", "linear_probe", "replace_best_cut")
 NAMES = {"traditional": "traditional fine-tuning", "linear_probe": "the linear probe"}
 SMALL_VALIDATION = 1000
-IN_WORDS = {entry.name: entry.line for entry in GRAFTS}
 
 
 @final
@@ -202,7 +200,7 @@ class Outcome:
         frozen = f"the {first} frozen (up to {self.cut_json(cut)['name']})" if cut else "nothing frozen"
         configuration = self.chosen.trial.configuration
         text = (
-            f"Chosen: {configuration} ({IN_WORDS[configuration.graft]}) with {frozen}; "
+            f"Chosen: {configuration} ({GRAFTS[configuration.graft]}) with {frozen}; "
             f"it is right on {percent(accuracy)} of the {counted(len(self._labels), 'test image')} "
             f"(95 % interval {percent(interval.low)} to {percent(interval.high)}). "
         )

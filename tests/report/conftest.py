@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,25 @@ def evidence() -> dict[str, Any]:
 
 
 @pytest.fixture
+def comparison(results: dict[str, Any]) -> dict[str, Any]:
+    """What `comparison.json` may hold: three contestants at two sizes."""
+    names = ("traditional", "co-tuning, replace", "l2-sp, retain")
+    return {
+        "format": 1,
+        "sentence": "With 5 images a class, tuned traditional fine-tuning is right on 51.5 % of the test images.",
+        "dataset": results["dataset"], "source": results["source"],
+        "settings": {"trials": 8, "seed": 0, "seeds": 3},
+        "sizes": [_size(shots, names) for shots in (5, None)],
+        "ranks": [{"name": name, "rank": 1.0 + at} for at, name in enumerate(names)],
+        "left_out": ["one trial"],
+        "cost": results["cost"] | {
+            "command": ["inarch", "compare", "fruit", "--source", "toy.json"],
+            "contestants": [dict.fromkeys(names, 60.0)] * 2,
+        },
+    }  # fmt: skip
+
+
+@pytest.fixture
 def run(results: dict[str, Any], evidence: dict[str, Any]) -> Run:
     """Both, with a thumbnail for every class and none for the mistake but that of class 9."""
     names = [name for row in evidence["examples"] for name in row["thumbnails"]]
@@ -144,6 +164,23 @@ def _tested(accuracy: float, seeds: list[int]) -> dict[str, Any]:
     return {
         "accuracy": accuracy, "interval95": [accuracy - 0.03, accuracy + 0.03], "balanced_accuracy": accuracy - 0.01,
         "macro_f1": accuracy - 0.012, "top5": 0.99, "log_loss": 0.41, "calibration_error": 0.034, "seeds": seeds,
+    }  # fmt: skip
+
+
+def _size(shots: int | None, names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "shots": shots, "counts": {"train": 50, "validation": 50, "test": 372}, "failed": ["delta, retain"],
+        "contestants": [
+            _tested(0.6 + 0.1 * at, [1, 2, 3]) | _place("replace", "l2", 4)
+            | {"name": name, "method": "fine-tuning", "learning_rate": 0.01, "new_layer_learning_rate": 0.1,
+               "strength": 1.0, "tuning_trials": 8, "validation_accuracy": 0.6}
+            for at, name in enumerate(names)
+        ],
+        "paired": [
+            {"name": name, "difference": 0.1 * at, "interval95": [0.1 * at - 0.15, 0.1 * at + 0.15], "p": 0.02,
+             "p_holm": 0.02 * at, "of": "images and seeds"}
+            for at, name in enumerate(names) if at
+        ],
     }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from inarch.report import forest
 from inarch.report.drawing import WIDTH
 from inarch.report.run import Run
 from inarch.report.sections import (
+    again,
     confusion,
+    cost,
     depth,
     glance,
     learning,
@@ -21,7 +24,7 @@ from inarch.report.sections import (
     per_class,
     reliability,
     source_classes,
-    tested,
+    terms,
     unknown,
 )
 from inarch.results.statistics import accuracy_interval
@@ -119,13 +122,61 @@ def test_learning_curves_are_means_over_seeds(run: Run) -> None:
     assert "The choice: from 33.0 % to 73.0 %" in section.figures[0].panels[1].description
 
 
-@pytest.mark.parametrize("name", ["graft", "harmonise", "hidden", "cut"])
-def test_a_tested_configuration_that_is_not_whole_is_left_blank(run: Run, name: str) -> None:
-    del run.results["test"]["traditional"][name]
-    (table,) = tested.section(run).tables
-    shown = {row[0]: row[1:3] for row in table.rows}
-    assert shown["Traditional fine-tuning of all layers"] == ["", ""]
-    assert shown["The choice"][0] == "deepen 512, l2"
+def test_the_matrix_of_81_classes_fits_in_a_page(run: Run) -> None:
+    names = [f"class {k}, of which the name is long" for k in range(81)]
+    run.results["dataset"]["classes"] = names
+    section = confusion.section(run)
+    assert section is not None
+    values = section.values
+    assert (len(values["names"]), values["side"], values["small"]) == (81, confusion.SMALL, True)
+    assert values["left"] + 81 * values["side"] < 68 * 16
+
+
+def test_the_parts_of_the_time_add_up_and_small_ones_are_summed(results: dict[str, Any]) -> None:
+    results["cost"]["profile"] = {"training": 90.0, "views": 9.0, "ledger": 0.5, "other": 0.5}
+    parts, profile = cost.section(Run(results)).tables
+    assert parts.rows[0] == ["Training and validating all trials", "50 min 0 s"]
+    assert [(row[0], row[2]) for row in profile.rows] == [
+        ("training", "90.0 %"),
+        ("making varied views of the images", "9.0 %"),
+        ("everything else", "1.0 %"),
+    ]
+    results["cost"]["profile"] = {}
+    assert len(cost.section(Run(results)).tables) == 1
+
+
+def test_what_repeats_a_run_is_written_for_people(results: dict[str, Any]) -> None:
+    results["cost"]["environment"]["store_limit"] = 8 * 2**30
+    results["settings"]["augmentation"] = {"colour_jitter": 0.2}
+    rows = dict(again.section(Run(results)).tables[0].rows)
+    assert rows["store limit"] == "8 GiB"
+    assert rows["augmentation"] == "colour jitter 0.2"
+    assert str(rows["execution plan"]).startswith("channels last, frozen stages in bf16")
+
+
+def test_errors_of_which_none_was_sure_are_not_called_sure(run: Run) -> None:
+    section = mistakes.section(run)
+    assert section is not None
+    assert len(section.text) == 1
+    assert run.evidence is not None
+    run.evidence["model"]["mistakes"][0]["probability"] = 0.19
+    section = mistakes.section(run)
+    assert section is not None
+    assert section.text[1].startswith("It was sure of none of these")
+
+
+@pytest.mark.parametrize(("graft", "said"), [("replace", "replaces this layer"), ("joined", "(joined) keeps this")])
+def test_source_classes_are_shown_whatever_was_chosen(run: Run, graft: str, said: str) -> None:
+    run.results["chosen"]["graft"] = graft
+    section = source_classes.section(run)
+    assert section is not None
+    assert said in section.text[1]
+    assert len(section.values["classes"]) == 10
+
+
+def test_every_graft_is_explained_among_the_words(run: Run) -> None:
+    explained = dict(terms.section(run).tables[0].rows)
+    assert {"replace", "retain", "deepen", "joined", "95 % interval"} <= set(explained)
 
 
 def test_a_mistake_is_shown_with_both_classes_and_their_probabilities(run: Run) -> None:
@@ -149,7 +200,8 @@ def test_source_classes_stand_in_order_with_meters_of_one_scale(run: Run) -> Non
 def test_the_data_are_shown_with_counts_and_reasons(run: Run) -> None:
     section = glance.section(run)
     assert section.text[0] == "10 classes. train: 1500 images, validation: 320 images, test: 372 images."
-    assert section.text[1] == "1 file was set aside and not used: 1 \N{MULTIPLICATION SIGN} truncated & <unreadable>."
+    assert section.text[1] == "Each class has 150 training images."
+    assert section.text[2] == "1 file was set aside and not used: 1 \N{MULTIPLICATION SIGN} truncated & <unreadable>."
     assert section.values["classes"][3]["counts"] == "150 / 32 / 37"
 
 
@@ -163,17 +215,25 @@ def test_without_evidence_a_section_is_left_out(results: dict[str, Any], section
 
 @pytest.mark.parametrize("count", [1, 3, 4])
 def test_no_name_in_the_picture_of_differences_touches_the_line_at_zero(count: int) -> None:
-    values = {"difference": 0.006, "interval95": [-0.013, 0.025]}
-    rows = [forest.Row("Choice \N{MINUS SIGN} traditional fine-tuning", "", values, n == 0) for n in range(count)]
+    name = "Choice \N{MINUS SIGN} traditional fine-tuning"
+    rows = [forest.Row(name, "", 0.006, [-0.013, 0.025], n == 0) for n in range(count)]
     figure = Figure(figsize=(WIDTH, forest.height(rows)), layout="constrained")
     axes = figure.add_subplot()
-    forest.paint(axes, rows)
+    forest.paint_differences(axes, rows)
     figure.canvas.draw()
-    names = [text.get_window_extent() for text in axes.texts]
+    texts = [text.get_window_extent() for text in axes.texts]
     lines = [line.get_window_extent() for line in axes.lines if set(np.asarray(line.get_xdata())) == {0}]
-    assert len(names) == len(lines) == count
-    assert any(name.x0 < lines[0].x0 < name.x1 for name in names)
-    assert not [(name, line) for name in names for line in lines if name.overlaps(line)]
+    assert len(texts) == 2 * len(lines) == 2 * count
+    assert any(text.x0 < lines[0].x0 < text.x1 for text in texts)
+    assert not [(text, line) for text in texts for line in lines if text.overlaps(line)]
+    assert not [(one, other) for one, other in combinations(texts, 2) if one.overlaps(other)]
+    assert axes.texts[1].get_text() == "+0.6 (\N{MINUS SIGN}1.3 to +2.5)"
+
+
+def test_a_name_that_leaves_no_room_for_its_figures_stands_alone() -> None:
+    axes = Figure().add_subplot()
+    forest.paint_accuracies(axes, [forest.Row("x" * 60, "", 0.5, [0.4, 0.6], False)])
+    assert [text.get_text() for text in axes.texts] == ["x" * 60]
 
 
 def test_the_promised_share_of_unknown_stands_beside_the_measured_one_and_what_chance_allows(run: Run) -> None:

@@ -8,6 +8,7 @@ a wide page sets several side by side. It holds no date and no random name: equa
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,12 +30,14 @@ _VARIABLES: Final = {BLUE: "blue", VERMILLION: "vermillion", GREEN: "green", PUR
 # The page sets the colour of text; matplotlib wants a colour of its own, which is taken out of the picture again.
 INK: Final = "#010203"
 WIDTH: Final = 4.3
+_LEGEND_LINE: Final = 0.19
 
 
 def draw(name: str, height: float, paint: Callable[[Axes], None], *, legend: int = 0) -> Markup:
-    """Return an SVG element of `WIDTH` x `height` inches, on whose axes `paint` draws.
+    """Return an SVG element `WIDTH` inches wide, on whose axes `paint` draws.
 
-    `name` is unique on the page. `legend`: number of its columns, below the axes; 0 for none.
+    `name` is unique on the page. `height` in inches, to which a legend adds its lines, so that the axes of pictures
+    side by side are of one height. `legend`: number of its columns, below the axes; 0 for none.
     """
     with _settings(name):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
@@ -44,6 +47,7 @@ def draw(name: str, height: float, paint: Callable[[Axes], None], *, legend: int
         if legend:
             handles, labels = axes.get_legend_handles_labels()
             columns = legend if max(map(len, labels), default=0) <= 24 else 1
+            figure.set_figheight(height + _LEGEND_LINE * math.ceil(len(labels) / columns))
             figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, handlelength=2.6)
         stream = io.StringIO()
         figure.savefig(

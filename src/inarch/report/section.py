@@ -30,7 +30,7 @@ class Table:
     """A table whose first column names its rows.
 
     `numbers`: which columns hold figures. `marked`: rows that stand out. `folded`: what to click on to see it (empty:
-    it is open). Where there are more than `open_rows`, the others can be unfolded.
+    it is open). Where there are more than `open_rows`, the others can be unfolded; paper has them unless `rest_behind`.
     """
 
     caption: str
@@ -40,6 +40,7 @@ class Table:
     marked: frozenset[int] = frozenset()
     folded: str = ""
     open_rows: int | None = None
+    rest_behind: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from inarch import catalogue
 from inarch.plural import counted
 
 ROLES: Final = {
@@ -17,11 +18,13 @@ ROLES: Final = {
     "deepen_best_cut": "Deepen, at its own best cut",
     "joined_best_cut": "Joined, at its own best cut",
 }
+# What each graft does with the classification layer.
+GRAFTS: Final = {entry.name: entry.line for entry in catalogue.GRAFTS}
 _SHORT_ROLES: Final = {
     "chosen": "the choice",
     "traditional": "traditional fine-tuning",
     "linear_probe": "linear probe",
-    "replace_best_cut": "replace, best cut",
+    **{f"{graft}_best_cut": f"{graft}, best cut" for graft in GRAFTS},
 }
 
 
@@ -55,6 +58,21 @@ def p_value(p: float) -> str:
 
 def rate(value: float) -> str:
     return f"{value:.2g}"
+
+
+def data_name(results: Mapping[str, Any]) -> str | None:
+    """The name of the folder or manifest of images, as the recorded command has it; None where there is none."""
+    command = results["cost"].get("command", [])
+    return command[2] if len(command) > 2 and command[1] in ("fit", "compare") else None
+
+
+def size(bytes_: float) -> str:
+    """A number of bytes, in the unit in which it is readable."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if bytes_ < 1024:
+            return f"{bytes_:.4g} {unit}"
+        bytes_ /= 1024
+    return f"{bytes_:.4g} GiB"
 
 
 def duration(seconds: float) -> str:
@@ -117,7 +135,7 @@ def _gain(gain: float | None) -> str:
 def setting(value: Any) -> str:
     """A recorded setting of any kind, on one line."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {setting(item)}" for name, item in value.items())
+        return ", ".join(f"{name.replace('_', ' ')} {setting(item)}" for name, item in value.items())
     if isinstance(value, list):
         return ", ".join(setting(item) for item in value)
     if value is None:

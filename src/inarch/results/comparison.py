@@ -19,7 +19,6 @@ _SIZE: Final = object_with(
     {
         "shots": optional(number(1, whole=True)),
         "counts": COUNTS,
-        "failed": list_of(text()),
         "contestants": list_of(
             object_with(
                 {
@@ -30,13 +29,14 @@ _SIZE: Final = object_with(
                     "learning_rate": number(0.0),
                     "new_layer_learning_rate": number(0.0),
                     "strength": number(0.0),
-                    "tuning_trials": number(1, whole=True),
                     "validation_accuracy": number(0.0, 1.0),
-                }
+                },
+                also={"tuning_trials": number(1, whole=True)},
             )
         ),
         "paired": list_of(object_with({"name": text(), "p_holm": number(0.0, 1.0), **DIFFERENCE})),
-    }
+    },
+    also={"failed": list_of(text())},
 )
 _COMPARISON: Final = object_with(
     {

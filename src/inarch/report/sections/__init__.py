@@ -21,6 +21,7 @@ from inarch.report.sections import (
     per_class,
     reliability,
     source_classes,
+    terms,
     tested,
     unknown,
 )
@@ -29,8 +30,8 @@ from inarch.report.sections import (
 SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     answer.section,
     mind.section,
-    comparison.section,
     tested.section,
+    comparison.section,
     depth.section,
     source_classes.section,
     learning.section,
@@ -42,6 +43,7 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     glance.section,
     cost.section,
     again.section,
+    terms.section,
 )
 # The same for a comparison of methods.
 OF_COMPARISONS: tuple[Callable[[Run], Section | None], ...] = (
@@ -52,4 +54,5 @@ OF_COMPARISONS: tuple[Callable[[Run], Section | None], ...] = (
     compared.how,
     cost.section,
     again.section,
+    terms.section,
 )

@@ -9,6 +9,9 @@ from inarch.report import words
 from inarch.report.run import Run
 from inarch.report.section import Section, Table
 
+# Settings whose names say too little.
+_NAMES = {"seed": "seed of splits and search", "seeds": "seeds of a confirmation, at most", "plan": "execution plan"}
+
 
 def section(run: Run) -> Section:
     results = run.results
@@ -29,13 +32,18 @@ def section(run: Run) -> Section:
 
 
 def _table(results: Any, environment: Any) -> Table:
+    shown = dict(environment)
+    if "plan" in shown:
+        shown["plan"] = words.plan_sentence(shown["plan"]).removeprefix("Execution plan: ")
+    if "store_limit" in shown:
+        shown["store_limit"] = words.size(shown["store_limit"])
     facts: dict[str, Any] = {
         "data digest": results["dataset"]["digest"],
         "source": results["source"]["name"],
         **({"source digest": results["source"]["digest"]} if "digest" in results["source"] else {}),
         **({"seeds of the choice": results["chosen"]["seeds"]} if "chosen" in results else {}),
         **results.get("settings", {}),
-        **environment,
+        **shown,
     }
-    rows = [[name.replace("_", " "), words.setting(value)] for name, value in facts.items()]
+    rows = [[_NAMES.get(name, name.replace("_", " ")), words.setting(value)] for name, value in facts.items()]
     return Table("Digests, seeds, settings and versions", ["What", "Value"], rows)

@@ -1,4 +1,4 @@
-"""The answer: which configuration, what accuracy, how sure, and whether keeping the layer helped."""
+"""The answer: what accuracy, how sure, is that better than usual, did keeping the layer help, which configuration."""
 
 from __future__ import annotations
 
@@ -13,11 +13,53 @@ from inarch.report.section import Section
 def section(run: Run) -> Section:
     results = run.results
     test = results["test"]["chosen"]
+    of, classes = words.data_name(results), counted(len(run.classes), "class", "classes")
     return Section(
         "answer",
         f"Right on {words.percent(test['accuracy'])} of the test images",
-        values={"tiles": [_accuracy(results), *_traditional(results), _layer(results), _chosen(results["chosen"])]},
+        values={
+            "about": f"{results['source']['name']}, adapted to {f'the {classes} of {of}' if of else classes}.",
+            "lead": " ".join(lead(results)),
+            "tiles": [_accuracy(results), *_traditional(results), _layer(results), _chosen(results["chosen"])],
+        },
     )
+
+
+def lead(results: Any) -> list[str]:
+    """The answer in words that need no knowledge of the field, a sentence each."""
+    test, images = results["test"]["chosen"], results["dataset"]["counts"]["test"]
+    low, high = (f"{100 * end:.0f}" for end in test["interval95"])
+    return [
+        f"Of 100 new images like those of the test, expect about {100 * test['accuracy']:.0f} to be named correctly; "
+        f"with {counted(images, 'test image')} to judge by, anything from {low} to {high} is likely.",
+        *(_against_usual(row, results["test"]) for row in results["paired"] if row["against"] == "traditional"),
+        _layer_in_words(results["kept_layer"]),
+    ]
+
+
+def _against_usual(row: Any, test: Any) -> str:
+    usual = "The usual way (a new last layer, and the whole network trained on)"
+    right = f"is right on {words.percent(test['traditional']['accuracy'])}" if "traditional" in test else "was tested"
+    usual += f" {right}:"
+    points = f"{100 * abs(row['difference']):.1f} points"
+    low, high = row["interval95"]
+    if low > 0:
+        return f"{usual} the choice is better by {points}, more than chance explains."
+    if high < 0:
+        return f"{usual} the choice is worse by {points}, more than chance explains."
+    return f"{usual} a difference of {points}, which can be chance."
+
+
+def _layer_in_words(layer: Any) -> str:
+    what = "keeping the network's old last layer instead of throwing it away"
+    if not (layer.get("kept") and layer.get("replaced")):
+        return f"Whether {what} helps was not compared."
+    if layer.get("tuned_alike") is False:
+        return f"Whether {what} helps is not settled: the two were not given the same search."
+    low, high = layer["interval95"]
+    if low > 0:
+        return f"{what.capitalize()} helped."
+    return f"{what.capitalize()} " + ("did harm." if high < 0 else "made no difference that these images can show.")
 
 
 def _accuracy(results: Any) -> tuple[str, str, list[str]]:
@@ -42,10 +84,10 @@ def _traditional(results: Any) -> list[tuple[str, str, list[str]]]:
 
 
 def _layer(results: Any) -> tuple[str, str, list[str]]:
-    title, layer = "Keeping the classification layer", results["kept_layer"]
+    title, layer = "Keeping the old last layer", results["kept_layer"]
     if not (layer.get("kept") and layer.get("replaced")):
         return title, "", [f"not compared: {layer['reason']}"]
-    below = [f"against replacing it, 95 % interval {words.points_range(layer['interval95'])}"]
+    below = [f"95 % interval {words.points_range(layer['interval95'])}, against replacing it"]
     if layer.get("tuned_alike") is False:
         below.append("so far: not yet tuned alike")
     else:
@@ -57,4 +99,6 @@ def _chosen(chosen: Any) -> tuple[str, str, list[str]]:
     old, new = (words.rate(chosen[name]) for name in ("learning_rate", "new_layer_learning_rate"))
     rates = f"new layers at rate {new}" + (f", old ones at {old}" if chosen["learning_rate"] else "")
     below = [f"Frozen: {words.frozen(chosen['cut'])}", f"Trained by {chosen['method']}, {rates}"]
+    if chosen["graft"] in words.GRAFTS:
+        below.insert(0, words.GRAFTS[chosen["graft"]].capitalize())
     return "Chosen", words.configuration(chosen), below

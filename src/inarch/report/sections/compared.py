@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from inarch.plural import counted
 from inarch.report import words
 from inarch.report.drawing import draw
-from inarch.report.forest import Row, height, paint
+from inarch.report.forest import Row, described, height, paint_accuracies, paint_differences
 from inarch.report.run import Run
 from inarch.report.section import Figure, Panel, Section, Table
 
@@ -18,7 +18,13 @@ _IN_WORDS = {_REFERENCE: "traditional fine-tuning, all layers"}
 
 
 def answer(run: Run) -> Section:
-    text = [run.results["sentence"]]
+    results = run.results
+    of = words.data_name(results)
+    text = [
+        f"{results['source']['name']}, on {counted(len(run.classes), 'class', 'classes')}{f' of {of}' if of else ''}.",
+        results["sentence"],
+        *(_best(size) for size in results["sizes"] if size["paired"]),
+    ]
     if run.results["left_out"]:
         text.append(
             f"Time was too short for {counted(len(run.results['left_out']), 'trial')}; called again, the same "
@@ -28,31 +34,59 @@ def answer(run: Run) -> Section:
 
 
 def differences(run: Run) -> Section | None:
-    panels = [_panel(size) for size in run.results["sizes"] if size["paired"]]
+    panels = [
+        panel for size in run.results["sizes"] if size["paired"] for panel in (_accuracy_panel(size), _panel(size))
+    ]
     if not panels:
         return None
     caption = (
-        "Accuracy minus that of tuned traditional fine-tuning, in percentage points, on the same test images; a line "
-        "is a 95 % interval over images and, where there are several, draws. Right of zero the method is better. A "
-        "line that crosses zero means that they cannot be told apart."
+        "First the accuracy of each on the test images, traditional fine-tuning in orange; the axis does not begin at "
+        "zero. Then each minus traditional fine-tuning, in percentage points on the same test images. A line is a 95 % "
+        "interval over images and, where there are several, draws. Right of zero the method is better; a line that "
+        "crosses zero means that the two cannot be told apart. Orange there: beyond chance, also when one counts how "
+        "many were compared."
     )
     return Section("differences", "Against traditional fine-tuning", [], [Figure(panels, caption)], [_paired(run)])
 
 
-def _panel(size: Any) -> Panel:
-    ordered = sorted(size["paired"], key=lambda row: -row["difference"])
-    rows = [Row(row["name"], row["name"], row, row["p_holm"] < 0.05) for row in ordered]
-    described = "; ".join(
-        f"{row['name']}: {words.points(row['difference'])} points, interval {words.points_range(row['interval95'])}"
-        for row in ordered
+def _best(size: Any) -> str:
+    """The most accurate of a size, and whether that can be chance: it was picked because it is the best."""
+    best = max(size["paired"], key=lambda row: row["difference"])
+    beyond = "beyond chance" if best["p_holm"] < 0.05 and best["difference"] > 0 else "which can be chance"
+    return (
+        f"The best with {_size(size)}: {best['name']}, {words.points(best['difference'])} points against traditional "
+        f"fine-tuning (95 % interval {words.points_range(best['interval95'])}), {beyond}."
     )
 
+
+def _accuracy_panel(size: Any) -> Panel:
+    ordered = sorted(size["contestants"], key=lambda row: -row["accuracy"])
+    rows = [
+        Row(_IN_WORDS.get(row["name"], row["name"]), row["name"], row["accuracy"], row["interval95"],
+            row["name"] == _REFERENCE)
+        for row in ordered
+    ]  # fmt: skip
+
     def painted(axes: Axes) -> None:
-        paint(axes, rows)
-        axes.set_title(f"Training images: {_size(size)}")
+        paint_accuracies(axes, rows)
+        axes.set_title(f"Accuracy, trained on {_size(size)}")
+
+    svg = draw(f"accuracies-{size['shots'] or 'all'}", 0.2 + height(rows), painted)
+    return Panel(svg, f"Test accuracy, {_size(size)}: {described(rows, differences=False)}.")
+
+
+def _panel(size: Any) -> Panel:
+    ordered = sorted(size["paired"], key=lambda row: -row["difference"])
+    rows = [
+        Row(row["name"], row["name"], row["difference"], row["interval95"], row["p_holm"] < 0.05) for row in ordered
+    ]
+
+    def painted(axes: Axes) -> None:
+        paint_differences(axes, rows)
+        axes.set_title(f"Difference, trained on {_size(size)}")
 
     svg = draw(f"differences-{size['shots'] or 'all'}", 0.2 + height(rows), painted)
-    return Panel(svg, f"{_size(size)}: {described}.")
+    return Panel(svg, f"{_size(size)}: {described(rows, differences=True)}.")
 
 
 def _paired(run: Run) -> Table:
@@ -70,7 +104,7 @@ def _paired(run: Run) -> Table:
 
 def accuracies(run: Run) -> Section:
     columns = ["Method and graft", "Training images", "Test accuracy", "95 % interval", "Balanced", "Log loss"]
-    columns += ["Configuration", "Frozen", "Rates old, new", "Strength", "Tuned with", "Draws", "Time"]
+    columns += ["Configuration", "Frozen", "Rates old, new", "Strength", "Trials of tuning", "Draws", "Time"]
     rows: list[list[str]] = []
     marked: set[int] = set()
     for size, seconds in zip(run.results["sizes"], run.results["cost"]["contestants"], strict=True):
@@ -83,16 +117,23 @@ def accuracies(run: Run) -> Section:
                     _IN_WORDS.get(row["name"], row["name"]), _size(size), words.percent(row["accuracy"]),
                     words.percent_range(row["interval95"]), words.percent(row["balanced_accuracy"]),
                     f"{row['log_loss']:.3f}", words.configuration(row), words.frozen(row["cut"]), rates,
-                    f"{row['strength']:g}", str(row["tuning_trials"]), str(len(row["seeds"])),
+                    f"{row['strength']:g}", str(row.get("tuning_trials", "not recorded")), str(len(row["seeds"])),
                     words.duration(seconds[row["name"]]),
                 ]
             )  # fmt: skip
     text = [
         "Means over draws of training images, each with a seed of its own, and what tuning chose. Time is that of all "
         "trials, tuning included.",
+        *(said for size in run.results["sizes"] if (said := _failed(size))),
     ]
     table = Table("Test accuracy of all", columns, rows, frozenset({2, 3, 4, 5, 9, 10, 11, 12}), frozenset(marked))
     return Section("accuracies", "Accuracy, settings and cost", text, tables=[table])
+
+
+def _failed(size: Any) -> str:
+    if "failed" not in size:
+        return f"{_size(size)}: this version of Inarch did not record what failed to train, so it may be missing here."
+    return f"{_size(size)}: {', '.join(size['failed'])} failed to train on a draw." if size["failed"] else ""
 
 
 def ranks(run: Run) -> Section | None:
@@ -115,7 +156,7 @@ def how(run: Run) -> Section:
         "(rates, cut, harmonising, strength), on one draw of the training images and chosen on its validation images, "
         "of which there are no more a class than in training. The best was then trained in full on "
         f"{counted(settings['seeds'], 'further draw')}, and tested on all {counts['test']} test images, which "
-        "decided nothing.",
+        "decided nothing. inarch methods says in a line what each method is.",
         "Traditional fine-tuning trains all layers with a new classifier and is tuned with as many trials. Differences "
         "come with p-values after Holm's correction for their number.",
     ]

@@ -6,7 +6,7 @@ from typing import Any
 
 from inarch.report import words
 from inarch.report.drawing import draw
-from inarch.report.forest import Row, height, paint
+from inarch.report.forest import Row, described, height, paint_differences
 from inarch.report.run import Run
 from inarch.report.section import Figure, Panel, Section, Table
 
@@ -14,18 +14,18 @@ from inarch.report.section import Figure, Panel, Section, Table
 def section(run: Run) -> Section:
     layer = run.results["kept_layer"]
     compared = bool(layer.get("kept") and layer.get("replaced"))
-    rows = [Row("Layer kept \N{MINUS SIGN} replaced", _layer_words(layer), layer, True)] if compared else []
-    for row in run.results["paired"]:
-        rows.append(
-            Row(
-                f"Choice \N{MINUS SIGN} {words.short_role(row['against'])}",
-                f"The choice minus: {words.role(row['against'])}",
-                row,
-                False,
-            )
-        )
+    found = [layer] if compared else []
+    rows = [_row("Layer kept \N{MINUS SIGN} replaced", _layer_words(layer), layer, True)] if compared else []
+    for pair in run.results["paired"]:
+        short = f"Choice \N{MINUS SIGN} {words.short_role(pair['against'])}"
+        rows.append(_row(short, f"The choice minus: {words.role(pair['against'])}", pair, False))
+        found.append(pair)
     text = [layer["sentence"] if compared else f"Keeping the layer was not compared: {layer['reason']}"]
-    return Section("pay", "Did it pay?", text, _figures(rows), [_table(rows)] if rows else [])
+    return Section("pay", "Did it pay?", text, _figures(rows), [_table(rows, found)] if rows else [])
+
+
+def _row(name: str, whole: str, found: Any, marked: bool) -> Row:
+    return Row(name, whole, found["difference"], found["interval95"], marked)
 
 
 def _layer_words(layer: Any) -> str:
@@ -36,31 +36,26 @@ def _layer_words(layer: Any) -> str:
 def _figures(rows: list[Row]) -> list[Figure]:
     if not rows:
         return []
-    described = "; ".join(
-        f"{row.whole}: {words.points(row.values['difference'])} points, interval "
-        f"{words.points_range(row.values['interval95'])}"
-        for row in rows
-    )
-    svg = draw("pay", height(rows), lambda axes: paint(axes, rows))
+    svg = draw("pay", height(rows), lambda axes: paint_differences(axes, rows))
     caption = (
-        "Differences of accuracy in percentage points, on the same test images; a line is a 95 % interval. Right of "
-        "zero, keeping the layer or the choice is better. A line that crosses zero means that the test images cannot "
-        "tell the two apart."
+        "What the first of the two has more than the second, in percentage points of accuracy on the same test images; "
+        "a line is a 95 % interval. Orange: keeping the classification layer against throwing it away. Blue: the "
+        "choice against what is usually done. Right of zero it pays. A line that crosses zero means that the test "
+        "images cannot tell the two apart."
     )
-    return [Figure([Panel(svg, f"Differences of test accuracy. {described}.")], caption)]
+    return [Figure([Panel(svg, f"Differences of test accuracy. {described(rows, differences=True)}.")], caption)]
 
 
-def _table(rows: list[Row]) -> Table:
+def _table(rows: list[Row], found: list[Any]) -> Table:
     return Table(
         "Paired differences of test accuracy, in percentage points",
         ["Comparison", "Difference", "95 % interval", "p", "p after Holm", "Over"],
         [
             [
-                row.whole, words.points(row.values["difference"]), words.points_range(row.values["interval95"]),
-                words.p_value(row.values["p"]), "" if row.marked else words.p_value(row.values["p_holm"]),
-                row.values["of"],
+                row.whole, words.points(row.value), words.points_range(list(row.interval)),
+                words.p_value(pair["p"]), "" if row.marked else words.p_value(pair["p_holm"]), pair["of"],
             ]
-            for row in rows
+            for row, pair in zip(rows, found, strict=True)
         ],
         numbers=frozenset({1, 2, 3, 4}),
         marked=frozenset(at for at, row in enumerate(rows) if row.marked),

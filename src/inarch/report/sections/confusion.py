@@ -20,6 +20,10 @@ LARGEST = 12
 # Beyond this a matrix can no longer be read: it shows the classes with most errors.
 MOST_CLASSES = 100
 _LONGEST = 28
+# Room for the words that name the two sides, where the names of classes are shorter.
+_HEADED = 12
+# The smallest side of a cell in pixels, beside which names are written small: 81 classes fit in a page.
+SMALL = 11
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ def section(run: Run) -> Section | None:
     table = Table(
         "Confusions, the largest first: true class and what it was taken for",
         ["True class \N{RIGHTWARDS ARROW} predicted class", "Images", "Of the true class"],
-        rows, frozenset({1, 2}), open_rows=LARGEST,
+        rows, frozenset({1, 2}), open_rows=LARGEST, rest_behind=True,
     )  # fmt: skip
     shown = shown_classes(counts)
     names = [label(run.classes[i]) for i in shown]
@@ -60,8 +64,9 @@ def section(run: Run) -> Section | None:
         "cells": _cells(counts, shown, run.classes, written),
         "written": written,
         "names": names,
-        "left": 10 + 7 * max(map(columns, names)),
+        "left": 10 + (7 if side > SMALL else 6) * max(_HEADED, *map(columns, names)),
         "side": side,
+        "small": side <= SMALL,
         "left_out": counted(others, "class with fewer errors is", "classes with fewer errors are") if others else "",
         "list": table,
     }
@@ -130,7 +135,7 @@ def _cells(counts: NDArray[np.int64], shown: Sequence[int], classes: Sequence[st
 
 def _side(classes: int) -> int:
     """The side of a cell in pixels: never so small that the names beside it cannot be read."""
-    return max(13, min(40, 560 // max(1, classes)))
+    return max(SMALL, min(40, 560 // max(1, classes)))
 
 
 def _lead(run: Run, wrong: Sequence[tuple[int, int, int]], errors: int, images: int) -> str:

@@ -17,6 +17,12 @@ from inarch.report.section import Figure, Panel, Section, Table
 from inarch.results.statistics import accuracy_interval
 
 _COLOURS: Final = {"replace": VERMILLION, "retain": BLUE, "deepen": GREEN, "joined": PURPLE}
+_IN_SHORT: Final = {
+    "replace": "layer thrown away, a new classifier in its place",
+    "retain": "layer kept, a new classifier behind it",
+    "deepen": "layer kept, new layers behind it",
+    "joined": "layer kept, a new classifier on it and its input",
+}
 _STYLES: Final = ((0, ()), (0, (5, 2)), (0, (1, 1.4)), (0, (5, 1.5, 1, 1.5)))
 _MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
 Row = Mapping[str, Any]
@@ -36,9 +42,10 @@ def section(run: Run) -> Section:
     caption = (
         "Each point is the best validation accuracy of a configuration with that many stages frozen, as the search saw "
         f"it with one seed{_short(run)}; its line up and down is the 95 % interval over "
-        f"{counted(images, 'validation image')}. Grey: the other grafts. Points within {error:.1f} points of each "
-        "other (one standard error) can differ by chance. Further right less of the network is trained, and training "
-        "is cheaper."
+        f"{counted(images, 'validation image')}. The ring is the choice; grey are the other grafts. Points within "
+        f"{error:.1f} points of each other (one standard error) can differ by chance. Further right less of the "
+        "network is trained, and training is cheaper: where a line is flat, freeze; where it falls to the right, the "
+        "network has to adapt to these images."
     )
     return Section("depth", title, figures=[Figure(panels, caption)], tables=[_table(curve, intervals)])
 
@@ -84,10 +91,14 @@ def _panel(graft: str, rows: Sequence[Row], curve: Sequence[Row], run: Run, boun
         axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         axes.set_xlabel("frozen stages")
         percent_axis(axes, "y", "validation accuracy")
-        axes.set_title(graft)
+        axes.set_title(graft, pad=19)
+        axes.annotate(
+            _IN_SHORT.get(graft, ""), (0, 1), xycoords="axes fraction", xytext=(0, 7), textcoords="offset points",
+            fontsize=8.5,
+        )  # fmt: skip
         grid(axes, "y")
 
-    return Panel(draw(f"depth-{graft}", 3.3, paint, legend=2), _description(graft, rows))
+    return Panel(draw(f"depth-{graft}", 3.1, paint, legend=2), _description(graft, rows))
 
 
 def _lines(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -106,8 +117,8 @@ def _ring(axes: Axes, rows: Sequence[Row], chosen: Row) -> None:
     for row in rows:
         if _name(row) == _name(chosen) and row["cut"]["index"] == chosen["cut"]["index"]:
             axes.plot(
-                [row["cut"]["index"]], [row["validation_accuracy"]], label="the choice", linestyle="none", marker="o",
-                markersize=12, markerfacecolor="none", markeredgecolor=INK, markeredgewidth=1.6,
+                [row["cut"]["index"]], [row["validation_accuracy"]], linestyle="none", marker="o", markersize=12,
+                markerfacecolor="none", markeredgecolor=INK, markeredgewidth=1.6,
             )  # fmt: skip
             return
 

@@ -23,6 +23,7 @@ def section(run: Run) -> Section:
         )
         + "."
     ]
+    text += [] if run.evidence is None else _balance(run)
     tables = [] if run.evidence is None else [_class_table(run)]
     reasons = Counter(item["reason"] for item in data["set_aside"])
     if reasons:
@@ -42,6 +43,8 @@ def section(run: Run) -> Section:
     else:
         text.append("No file was set aside.")
     shown = [] if run.evidence is None else _cards(run)
+    if shown:
+        text.append("Some training images of each class, and how many there are for training / validation / test:")
     values = {"classes": shown, "open": OPEN, "names": run.classes}
     return Section("data", "The data", text, tables=tables, values=values)
 
@@ -56,6 +59,17 @@ def _cards(run: Run) -> list[dict[str, object]]:
         }
         for name, row in zip(run.classes, run.evidence["examples"], strict=True)
     ]
+
+
+def _balance(run: Run) -> list[str]:
+    """Whether the classes are of one size, in words."""
+    assert run.evidence is not None
+    sizes = [row["counts"]["train"] for row in run.evidence["examples"]]
+    least, most = min(sizes), max(sizes)
+    if least == most:
+        return [f"Each class has {counted(most, 'training image')}."]
+    small, large = (run.classes[sizes.index(n)] for n in (least, most))
+    return [f"Training images of a class: from {least} ({small}) to {most} ({large})."]
 
 
 def _class_table(run: Run) -> Table:

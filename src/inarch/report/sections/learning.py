@@ -37,8 +37,10 @@ def section(run: Run) -> Section | None:
         return None
     panels = [_panel(curves, *measure) for measure in _MEASURES]
     caption = (
-        "Thick: the mean over seeds; thin: each seed. The last epoch counts, none is picked. A validation accuracy "
-        "that still rises at the end asks for more epochs; a loss that falls while accuracy does not, for more images."
+        "Left, how far off the answers on training images are: lower is better. Right, how many validation images are "
+        "right: higher is better. Thick: the mean over seeds; thin: each seed. The last epoch counts, none is picked. "
+        "A validation accuracy that still rises at the end asks for more epochs; a loss that falls while accuracy does "
+        "not, for more images."
     )
     text = [words.training_sentence(run.results.get("settings", {})), _averaged(curves)]
     said = [sentence for sentence in text if sentence]
@@ -90,7 +92,7 @@ def _panel(curves: Sequence[Curve], measure: str, label: str) -> Panel:
         for curve in curves
         if (mean := mean_curve(curve, measure))
     )
-    return Panel(draw(f"learning-{measure}", 3.2, paint, legend=2), f"The {label} by epoch. {ends}.")
+    return Panel(draw(f"learning-{measure}", 2.8, paint, legend=2), f"The {label} by epoch. {ends}.")
 
 
 def _shown(value: float, measure: str) -> str:

@@ -24,4 +24,4 @@ def section(run: Run) -> Section | None:
         "left_out": results["left_out"],
         "number": counted(len(results["left_out"]), "trial was", "trials were"),
     }
-    return Section("mind", "Mind", values=values)
+    return Section("mind", "Before you quote a figure", values=values)

@@ -45,8 +45,12 @@ def section(run: Run) -> Section | None:
 def bar(share: float, ends: tuple[float, float]) -> Markup:
     """A bar from 0 to 1 with its interval; the figures stand beside it, so it has no words of its own."""
     low, high = (f"{100 * end:.1f}" for end in ends)
+    return share_bar(share, Markup('<path d="M{} 6H{}"/>').format(low, high))
+
+
+def share_bar(share: float, over: str = "") -> Markup:
+    """A bar from 0 to 1, and what is drawn over it."""
     return Markup(
         '<svg class="bar" viewBox="0 0 100 12" preserveAspectRatio="none" aria-hidden="true">'
-        '<rect class="all" width="100" height="12"/><rect class="part" width="{}" height="12"/>'
-        '<path d="M{} 6H{}"/></svg>'
-    ).format(f"{100 * share:.1f}", low, high)
+        '<rect class="all" width="100" height="12"/><rect class="part" width="{}" height="12"/>{}</svg>'
+    ).format(f"{100 * share:.1f}", over)

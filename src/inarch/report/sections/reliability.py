@@ -25,7 +25,7 @@ def section(run: Run) -> Section | None:
     caption = (
         "Test images by the probability of the predicted class: how often those answers were right. On the diagonal "
         "the probabilities can be taken at their word; below it the model is too sure, above it too modest. Larger "
-        "dots hold more images; lines are 95 % intervals."
+        "dots hold more images; lines are 95 % intervals, and one that reaches the diagonal can be chance."
     )
     panel = Panel(draw("reliability", 3.6, lambda axes: _paint(axes, bins)), f"Reliability diagram. {described}.")
     table = Table(
@@ -58,7 +58,7 @@ def _lead(bins: Sequence[Mapping[str, Any]], error: float) -> str:
     else:
         said = "too sure" if over > 0 else "too modest"
         overall = f"Overall it is {said}, by {100 * abs(over):.1f} points"
-    return f"{overall}; the calibration error, the mean distance from the diagonal, is {words.percent(error)}."
+    return f"{overall}; the calibration error, the mean distance from the diagonal, is {100 * error:.1f} points."
 
 
 def _paint(axes: Axes, bins: Sequence[Mapping[str, Any]]) -> None:
@@ -66,7 +66,6 @@ def _paint(axes: Axes, bins: Sequence[Mapping[str, Any]]) -> None:
     x, y = [b["confidence"] for b in bins], [b["accuracy"] for b in bins]
     for b in bins:
         axes.plot([b["confidence"]] * 2, interval(b["accuracy"], b["images"]), color=BLUE, linewidth=1.4, alpha=0.8)
-    axes.plot(x, y, color=BLUE, linewidth=1.0, alpha=0.6)
     most = max(b["images"] for b in bins)
     axes.scatter(
         x, y, s=[18 + 110 * b["images"] / most for b in bins], color=BLUE, edgecolors=INK, linewidths=0.5, zorder=3

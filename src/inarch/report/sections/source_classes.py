@@ -28,11 +28,13 @@ def section(run: Run) -> Section | None:
     ]
     count = run.results["source"].get("classes")
     text = [
-        f"The classification layer that came with the network knows {count or 'its own'} classes. This is what the "
-        "original network, before any training here, sees in the training images of each new class: the source classes "
-        "whose logits it raises most, in standard deviations above their mean over all training images. Where the "
-        "names make sense, the old layer has something to say about the new class; where several classes share theirs, "
-        "it hardly tells them apart."
+        f"Before it was adapted, the network knew {count or 'its own'} other classes. This is what it saw in your "
+        "images then: for each of your classes those old classes that it held likelier for its training images than "
+        "for the others. +1.0 means that the logit of the old class lies one standard deviation above its mean over "
+        "all training images; bars are on one scale. Where the names make sense, the old classification layer has "
+        "something to say about the new class; where several classes share theirs, it hardly tells them apart. Names "
+        "that make none may stand for a texture or a background.",
+        _use(run.results["chosen"]),
     ]
     table = Table(
         "Source classes that each class raises, in standard deviations",
@@ -45,3 +47,10 @@ def section(run: Run) -> Section | None:
     )  # fmt: skip
     title = "What each class looks like to the source network"
     return Section("source-classes", title, text, tables=[table], values={"classes": shown, "open": OPEN})
+
+
+def _use(chosen: Any) -> str:
+    """Whether the choice makes use of what is shown; the picture is of the original network in either case."""
+    if chosen["graft"] == "replace":
+        return "The configuration that was chosen replaces this layer, so it does not read these answers."
+    return f"The configuration that was chosen ({chosen['graft']}) keeps this layer and builds on its answers."
