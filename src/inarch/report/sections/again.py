@@ -10,7 +10,7 @@ from inarch.report.run import Run
 from inarch.report.section import Section, Table
 
 # Settings whose names say too little.
-_NAMES = {"seed": "seed of splits and search", "seeds": "seeds of a confirmation, at most", "plan": "execution plan"}
+_NAMES = {"seed": "seed of splits and search", "seeds": "seeds in full, at most", "plan": "execution plan"}
 
 
 def section(run: Run) -> Section:
