@@ -49,7 +49,8 @@ def study(manifest: str, card: str, run: str, options: dict[str, Any]) -> dict[s
 class Wanted:
     """Data, source and options, as a study takes them.
 
-    options: fields of `StudyOptions` that are not its defaults. colour_jitter: None for the default.
+    options: fields of `StudyOptions` that are not its defaults. colour_jitter: None for the default. pretrained: None
+    for weights where a card has them, and random ones for a network that a library names, since no hub is asked.
     """
 
     data: Path
@@ -58,6 +59,7 @@ class Wanted:
     image_size: int | None = None
     colour_jitter: float | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    pretrained: bool | None = None
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Wanted:
@@ -65,8 +67,10 @@ class Wanted:
         return cls(Path(values["data"]), **{name: value for name, value in values.items() if name != "data"})
 
     def source_options(self) -> SourceOptions:
-        """A network that a library names comes with random weights, since no hub is asked."""
-        return SourceOptions(image_size=self.image_size, pretrained=self.source.endswith(".json"))
+        has_weights = self.source.endswith(".json")
+        return SourceOptions(
+            image_size=self.image_size, pretrained=has_weights if self.pretrained is None else self.pretrained
+        )
 
     def load(self) -> Source:
         return load_source(self.source, self.source_options(), announce=lambda _: None)

@@ -210,7 +210,7 @@ def with_trainer(job: Job) -> Finished:
 
         return found.with_transform(transformed)
 
-    class Stamp(transformers.TrainerCallback):  # type: ignore[misc]
+    class Stamp(transformers.TrainerCallback):
         def on_epoch_end(self, *_: Any, **__: Any) -> None:
             stamps.append(time.monotonic())
 

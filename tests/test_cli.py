@@ -58,7 +58,7 @@ def run(source: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return out
 
 
-COMMANDS = ("check", "stages", "methods", "grafts", "fit", "compare", "rank", "predict", "report")
+COMMANDS = ("check", "stages", "methods", "grafts", "fit", "demo", "compare", "rank", "predict", "report")
 
 
 def fails(ran: Ran, code: int, *said: str) -> None:
@@ -107,7 +107,17 @@ def test_help_names_every_command() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    ["--help", "fit --help", "compare --help", "rank --help", "predict --help", "check --help", "methods", "grafts"],
+    [
+        "--help",
+        "fit --help",
+        "demo --help",
+        "compare --help",
+        "rank --help",
+        "predict --help",
+        "check --help",
+        "methods",
+        "grafts",
+    ],
 )
 def test_help_loads_no_library_that_takes_its_time(words: str) -> None:
     code = f"import sys; from inarch.cli import app; app({words.split()}, standalone_mode=False); print(*sys.modules)"

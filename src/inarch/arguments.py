@@ -21,7 +21,7 @@ HarmoniserName = Literal["none", "l2", "batch"]
 SearchName = Literal["halving", "exhaustive"]
 OptimiserName = Literal["sgd", "adamw"]
 BalanceName = Literal["none", "loss", "sampler"]
-AugmentationName = Literal["crop-flip", "randaugment"]
+AugmentationName = Literal["crop-flip", "crop", "randaugment"]
 PrecisionName = Literal["fp32", "bf16"]
 
 
@@ -49,7 +49,8 @@ Data = Annotated[Path, typer.Argument(exists=True, help="A folder of class folde
 SourceText = Annotated[
     str,
     typer.Option(
-        help="timm:NAME, torchvision:NAME, python:FILE.py:FUNCTION, a card (.json) or a model folder of Inarch."
+        help="timm:NAME, torchvision:NAME, inarch:embedded, python:FILE.py:FUNCTION, a card (.json) or a model folder "
+        "of Inarch."
     ),
 ]
 Weights = Annotated[Path | None, typer.Option(help="Weights of the source network (.safetensors).")]
@@ -118,8 +119,8 @@ Balance = Annotated[BalanceName, typer.Option(help="For unequal classes.")]
 Augmentation = Annotated[
     AugmentationName,
     typer.Option(
-        help="What views are made by: a random crop, flip and slight changes of colour, or crop, flip and two random "
-        "operations (RandAugment).",
+        help="What views are made by: a random crop, flip and slight changes of colour; the same without flip, for "
+        "what is something else in a mirror, as digits are; or crop, flip and two random operations (RandAugment).",
     ),
 ]
 Mixup = Annotated[

@@ -243,6 +243,21 @@ def compare(
 
 
 @app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="The run folder; the images are put into it.")],
+    time_limit: ask.TimeLimit = "100s",
+    threads: ask.Threads = None,
+) -> None:
+    """Show all this on handwritten digits, with a network that the package carries: no download, two minutes."""
+    from inarch import demo as demonstration
+
+    with stoppable(), progress_on_terminal() as progress:
+        results = demonstration.demo(out, progress, time_limit=time_limit, threads=threads)
+    for line in demonstration.in_short(results, out):
+        console.print(line, soft_wrap=True)
+
+
+@app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="A run folder or a model folder.")],
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],

@@ -61,4 +61,4 @@ def _shortened(source: str) -> str:
     if colon and form == "python":
         file, _, function = rest.rpartition(":")
         return f"python:{Path(file).name}:{function}"
-    return source if colon and form in ("timm", "torchvision") else Path(source).resolve().name
+    return source if colon and form in ("timm", "torchvision", "inarch") else Path(source).resolve().name

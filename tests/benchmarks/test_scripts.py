@@ -13,6 +13,7 @@ import torch
 from toy import write_images, write_source
 
 import common
+import embedded
 import finetune
 import peers
 import plain
@@ -78,8 +79,24 @@ class Measurer:
         return {"rounds": [{"predict": 90.0, "decode": 200.0, "forward": 200.0, "share": 0.9}] * values["rounds"]}
 
     def accuracies(self, values: Values) -> Values:
+        if "rates" in values:
+            return self.of_embedded(values)
         loss = 0.2 if values["wanted"]["options"]["views"] == 1 else 0.0
         return {"accuracies": [0.8 - loss, 0.81 - loss, 0.79 - loss]}
+
+    def of_embedded(self, values: Values) -> Values:
+        trained = values["wanted"]["pretrained"]
+        return {
+            way: [
+                # The middle one of the rates is the best on validation, and by chance the worst on test.
+                {
+                    "validation": 0.5 + 0.1 * (i == len(rates) // 2),
+                    "test": 0.6 + 0.2 * trained - 0.1 * (i == len(rates) // 2),
+                }
+                for i in range(len(rates))
+            ]
+            for way, rates in values["rates"].items()
+        }
 
 
 @pytest.fixture
@@ -214,6 +231,42 @@ def test_views_marks_losses_beyond_noise(measurer: Measurer, tmp_path: Path) -> 
     one = next(row for row in written["rows"] if row["views"] == 1)
     assert one["loss_points"] == pytest.approx(20.0)
     assert one["standard_error"] == pytest.approx(0.01 / 3**0.5)
+
+
+def test_embedded_chooses_rates_on_validation_with_the_first_seed_alone(measurer: Measurer, tmp_path: Path) -> None:
+    written = ran(embedded, tmp_path)
+    asked = [values for _, values, _ in measurer.asked]
+    assert len(asked) == 2 * 2 * embedded.QUICK.seeds
+    first, later = asked[0]["rates"], asked[1]["rates"]
+    for way in embedded.WAYS:
+        assert len(first[way]) == len(embedded.candidates(way))
+        assert later[way] == [first[way][len(first[way]) // 2]]
+    # Although another rate would have done better on test with the first seed.
+    assert all(row["test"][0] == pytest.approx(0.7) for row in written["rows"] if row["weights"] == "embedded")
+
+
+def test_embedded_compares_equal_draws_and_says_what_is_gained(measurer: Measurer, tmp_path: Path) -> None:
+    written = ran(embedded, tmp_path)
+    draws = {(v["wanted"]["pretrained"], v["seed"]): v["wanted"]["data"].name for _, v, _ in measurer.asked}
+    assert all(draws[True, seed] == draws[False, seed] for seed in range(1, embedded.QUICK.seeds + 1))
+    assert {(row["data"], row["way"]) for row in written["gains"]} == {
+        (data, way) for data, _ in embedded.QUICK.sides for way in embedded.WAYS
+    }
+    assert all(row["gain_points"] == pytest.approx(20.0) for row in written["gains"])
+    assert all(row["gain_error_points"] == pytest.approx(0.0, abs=1e-9) for row in written["gains"])
+
+
+@pytest.mark.parametrize("validation", [False, True])
+def test_embedded_draws_training_images_apart_from_validation(tmp_path: Path, validation: bool) -> None:
+    for split in ("train", "test", *(["val"] if validation else [])):
+        write_images(tmp_path / "data" / split, a_class=9)
+    lines = embedded.drawn(tmp_path / "data", tmp_path / "drawn.csv", 3, seed=1).read_text().splitlines()[1:]
+    by_split = {split: {line for line in lines if line.endswith(split)} for split in ("train", "validation", "test")}
+    assert [len(found) for found in by_split.values()] == [9, 27 if validation else 9, 27]
+    paths = [line.split(",")[0] for line in lines]
+    assert len(set(paths)) == len(paths)
+    other = embedded.drawn(tmp_path / "data", tmp_path / "other.csv", 3, seed=2).read_text().splitlines()[1:]
+    assert set(other) != set(lines)
 
 
 # The plain loop, which is measured against, does what it says

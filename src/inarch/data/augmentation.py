@@ -61,5 +61,7 @@ class Augmentation:
 # What users can name, with the defaults of its papers. RandAugment brings operations on colours of its own.
 AUGMENTATIONS = {
     "crop-flip": Augmentation(),
+    # For what is something else in a mirror: digits, letters, left and right hands.
+    "crop": Augmentation(flip=0.0),
     "randaugment": Augmentation(colour_jitter=0.0, operations=2, magnitude=9),
 }

@@ -29,7 +29,10 @@ from inarch.errors import SourceError, UsageError
 from inarch.network.card import Card, InputSpec, PythonFile, read_python
 from inarch.network.class_names import imagenet, numbered
 
-FORMS = "timm:NAME, torchvision:NAME, python:FILE.py:FUNCTION, a card (CARD.json) or a folder with a card.json"
+FORMS = (
+    "timm:NAME, torchvision:NAME, inarch:embedded, python:FILE.py:FUNCTION, a card (CARD.json) or a folder with a "
+    "card.json"
+)
 _GIVE_WEIGHTS = "Pass its weights with --weights FILE.safetensors, or a card that names them (--source CARD.json)."
 
 

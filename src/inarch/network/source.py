@@ -1,6 +1,7 @@
 """Source networks, loaded with weights, classification layer, and what is known of their input and classes.
 
-What can be given: `timm:NAME`, `torchvision:NAME`, `python:FILE.py:FUNCTION`, a card (card.py), or a folder with one.
+What can be given: `timm:NAME`, `torchvision:NAME`, `inarch:embedded` (a small network that the package carries, see
+docs/embedded-network.md), `python:FILE.py:FUNCTION`, a card (card.py), or a folder with one.
 Weights come from safetensors files or the hubs of the libraries and can never run code; a `python:` source runs the
 file that the user named, which is announced.
 """
@@ -40,8 +41,10 @@ from inarch.network.weights import (
 from inarch.plural import counted
 from inarch.results.folder import LEDGER, lacks
 
-__all__ = ["Card", "InputSpec", "Source", "SourceOptions", "build_network", "load_source"]
+__all__ = ["EMBEDDED", "Card", "InputSpec", "Source", "SourceOptions", "build_network", "load_source"]
 
+EMBEDDED = "inarch:embedded"
+_EMBEDDED_CARD = Path(__file__).resolve().parents[1] / "embedded" / "card.json"
 _IMAGENET = InputSpec(3, 224, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -138,7 +141,7 @@ def load_source(
 
 def _find(text: str) -> tuple[str, Card, Path]:
     """What to call a source, its card, and the folder that paths in the card are relative to."""
-    path = Path(text)
+    path = _EMBEDDED_CARD if text == EMBEDDED else Path(text)
     if path.is_dir():
         for file in (path / "card.json", path / "model" / "card.json"):
             if file.is_file():

@@ -113,6 +113,8 @@ def training_sentence(settings: Mapping[str, Any]) -> str | None:
     """What was added to the usual training, by the settings of trials; None where nothing was."""
     parts = []
     augmentation = settings.get("augmentation") or {}
+    if augmentation.get("flip") == 0:
+        parts.append("views that are never mirrored")
     if augmentation.get("operations"):
         operations = counted(augmentation["operations"], "operation")
         parts.append(f"views made by RandAugment ({operations} of magnitude {augmentation['magnitude']} of 30)")

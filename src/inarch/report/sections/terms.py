@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from inarch.report import words
 from inarch.report.run import Run
 from inarch.report.section import Section, Table
@@ -27,6 +30,12 @@ _THEN = (
 
 
 def section(run: Run) -> Section:
-    used = dict.fromkeys(row["graft"] for row in run.results["test"].values())
+    tested = run.results["test"].values() if "test" in run.results else _contestants(run)
+    used = dict.fromkeys(row["graft"] for row in tested)
     rows = [*_FIRST, *((name, words.GRAFTS[name]) for name in used if name in words.GRAFTS), *_THEN]
     return Section("terms", "Words", tables=[Table("What is meant by", ["Word", "Meaning"], rows)])
+
+
+def _contestants(run: Run) -> list[Mapping[str, Any]]:
+    """Of a comparison, which has no choice and no baselines but one."""
+    return [row for size in run.results["sizes"] for row in size["contestants"]]
