@@ -7,7 +7,7 @@ STAMP := $(VENV)/set-up-$(shell cat pyproject.toml requirements.lock Makefile | 
 # There while packages are being installed: a set-up that was interrupted starts from nothing.
 UNFINISHED := $(VENV)/unfinished
 
-.PHONY: setup test demo lint lock clean
+.PHONY: setup test demo docs lint lock clean
 .DELETE_ON_ERROR:
 
 test: setup
@@ -32,21 +32,31 @@ $(STAMP):
 	@rm -f $(VENV)/set-up-* $(UNFINISHED)
 	@touch $@
 
+# Every warning is an error. From nothing each time: pages are drawn from the program, which Sphinx cannot watch.
+docs: setup
+	rm -rf build/docs build/doctrees
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet -d build/doctrees docs build/docs
+	@echo "The documentation: build/docs/index.html"
+
 lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	MYPYPATH=src:benchmarks $(BIN)/mypy benchmarks/*.py
 	MYPYPATH=src:pretraining $(BIN)/mypy pretraining/*.py pretraining/formulas/*.py
+	MYPYPATH=src $(BIN)/mypy docs/conf.py docs/extensions/*.py
 	$(BIN)/lint-imports --no-cache
 
+LOCK_BEGINS := \# Every package of tests, checks and docs, pinned with the digests of all its files. Made with `make lock`.
 # Pins anew, to the newest releases that pyproject.toml allows. The lock names no registry and holds no option.
 lock:
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet 'pip-tools>=7.6'
 	build/lock/bin/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-annotate \
 	  --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
-	  --extra parquet --extra heatmaps --extra adapters --extra dev --output-file requirements.lock pyproject.toml
+	  --extra parquet --extra heatmaps --extra adapters --extra dev --extra docs --output-file requirements.lock pyproject.toml
+	@{ echo '$(LOCK_BEGINS)'; cat requirements.lock; } >build/lock/requirements.lock
+	@mv build/lock/requirements.lock requirements.lock
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .mypy_cache
