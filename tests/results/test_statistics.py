@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from inarch.results.statistics import accuracy_interval, holm, paired_difference
+from inarch.results.statistics import accuracy_interval, holm, paired_difference, paired_on_draws
 
 
 def _booleans(seeds: int, images: int) -> st.SearchStrategy[np.ndarray]:
@@ -175,6 +175,69 @@ def test_accuracy_intervals_hold_the_truth_nineteen_times_of_twenty(
     intervals = [accuracy_interval(world.draw(rng, images, 3, 1)[0]) for _ in range(studies)]
     coverage = np.mean([i.low <= truth <= i.high for i in intervals])
     assert coverage > 0.95 - 3 * np.sqrt(0.05 * 0.95 / studies)
+
+
+def test_a_difference_on_shared_draws_has_the_variance_of_a_paired_t_test_and_what_images_add() -> None:
+    # Three draws of four images, worked by hand: d has draw means 1/2, 1/4, 0 and image means 2/3, 1/3, 0, 0.
+    a = [[1, 1, 1, 0], [1, 0, 1, 0], [0, 1, 1, 0]]
+    b = [[0, 0, 1, 0], [0, 0, 1, 0], [0, 1, 1, 0]]
+    found = paired_on_draws(a, b)
+    # MS_draws / (n draws) = variance of the draw means / 3 = (1/16) / 3. Squares of the rest: all, 3, less those of
+    # draws, 4 (1/4 + 1/16), and of images, 3 (4/9 + 1/9), and again that of the mean, 12 / 16; over 2 * 3 * 12.
+    # Image means with two imagined ones: ((5/9 + 1) / 6 - (1/6)^2) / 6.
+    variance = 1 / 48 + ((14 / 9) / 6 - 1 / 36) / 6 - (5 / 6) / 72
+    assert found.difference == pytest.approx(0.25)
+    reach = 4.302653 * np.sqrt(variance)
+    assert found.interval95 == pytest.approx((0.25 - reach, 1.0), abs=1e-6)  # which would reach above 1
+    assert found.p == pytest.approx(2 * stats.t.sf(0.25 / np.sqrt(variance), 2))
+    assert found.of == "images and seeds"
+
+
+def test_what_makes_a_draw_easy_for_both_is_no_part_of_their_difference() -> None:
+    # Whole draws are right or wrong for both alike; a is right on ten images more in each.
+    b = np.zeros((4, 200), dtype=bool)
+    b[:2, :150] = True
+    a = b.copy()
+    a[:2, 150:160], a[2:, :10] = True, True
+    low, high = paired_on_draws(a, b).interval95
+    independent = paired_difference(a, b).interval95
+    assert high - low < 0.2 < 0.8 < independent[1] - independent[0]
+
+
+def test_methods_that_agree_on_every_draw_differ_by_nothing_and_still_have_an_interval() -> None:
+    a = np.random.default_rng(2).random((3, 50)) < 0.9
+    same = paired_on_draws(a, a)
+    assert (same.difference, same.p) == (0.0, 1.0)
+    assert same.interval95[0] < 0 < same.interval95[1]
+
+
+def test_draws_whose_differences_are_equal_by_chance_leave_an_interval_of_some_width() -> None:
+    a, b = np.zeros((2, 40)), np.zeros((2, 40))
+    a[0, :4], a[1, 4:8] = 1, 1  # each time four more, on other images
+    found = paired_on_draws(a, b)
+    assert found.difference == pytest.approx(0.1)
+    assert found.interval95[0] < 0 < found.p
+
+
+def test_one_draw_is_compared_over_images_alone() -> None:
+    a, b = World(seed_spread=0.3).draw(np.random.default_rng(0), 60, 1, 1)
+    assert paired_on_draws(a, b) == paired_difference(a, b)
+    assert paired_on_draws(a, b).of == "images"
+
+
+def test_draws_that_only_one_side_has_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"the same draws and images on both sides, got \(3, 5\) and \(2, 5\)"):
+        paired_on_draws(np.ones((3, 5)), np.ones((2, 5)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(_booleans(3, 25), _booleans(3, 25))
+def test_swapping_the_sides_on_shared_draws_mirrors_the_result(a: np.ndarray, b: np.ndarray) -> None:
+    there, back = paired_on_draws(a, b), paired_on_draws(b, a)
+    assert there.p == pytest.approx(back.p)
+    assert there.interval95 == pytest.approx((-back.interval95[1], -back.interval95[0]))
+    excluded = there.interval95[0] > 0 or there.interval95[1] < 0
+    assert excluded == (there.p < 0.05)
 
 
 def test_holm_agrees_with_a_worked_example() -> None:

@@ -12,7 +12,7 @@ from inarch.comparison.design import REFERENCE
 from inarch.network.stages import Stages, cut_json
 from inarch.report.words import percent, points
 from inarch.results.metrics import mean_metrics
-from inarch.results.statistics import accuracy_interval, holm, paired_difference
+from inarch.results.statistics import accuracy_interval, holm, paired_on_draws
 from inarch.search.space import Result
 from inarch.training.trial import Trial
 
@@ -27,7 +27,7 @@ def of_size(
     """What was found with draws of one size. compared: the trials on draws by contestant, the reference among them.
 
     Differences are those of "Traditional fine-tuning" turned round: above 0 the contestant is better. Contestants are
-    trained on the same draws, which the interval does not make use of: it is rather too wide than too narrow.
+    trained on the same draws and tested on the same images, and their difference is taken draw by draw, image by image.
     """
     found = {name: [probabilities(trial) for trial in trials] for name, trials in compared.items()}
     correct = {name: np.stack([p.argmax(axis=1) == labels for p in some]) for name, some in found.items()}
@@ -66,7 +66,7 @@ def _paired(correct: Mapping[str, np.ndarray], seeds: Mapping[str, Sequence[int]
         common = set(seeds[name]) & set(seeds[REFERENCE])
         if name != REFERENCE and common:
             mine, its = ([i for i, seed in enumerate(seeds[which]) if seed in common] for which in (name, REFERENCE))
-            pair = paired_difference(some[mine], correct[REFERENCE][its])
+            pair = paired_on_draws(some[mine], correct[REFERENCE][its])
             rows.append(
                 {"name": name, "difference": pair.difference, "interval95": list(pair.interval95), "p": pair.p,
                  "of": pair.of}

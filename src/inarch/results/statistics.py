@@ -8,6 +8,9 @@ chapter 4). The variance of the mean over both is
 
 where the rest, which is in the image means already, is taken out of the seeds' part. Degrees of freedom after
 Satterthwaite (Biometrics Bulletin 2, 1946). An estimated seed part below zero counts as none.
+
+Where both sides of a difference were trained on the same draws of training data, the differences themselves, one for
+each draw and image, have such a layout, and what makes a draw easy for both is no part of it (`paired_on_draws`).
 """
 
 from __future__ import annotations
@@ -84,15 +87,52 @@ def paired_difference(a: ArrayLike, b: ArrayLike) -> PairedDifference:
     if images != y.shape[1]:
         raise ValueError(f"a pair needs the same images on both sides, got {images} and {y.shape[1]}")
     by_image = x.mean(axis=0) - y.mean(axis=0)
-    difference = float(by_image.mean())
-    mean = by_image.sum() / (images + 2)
-    image_variance = float(((by_image**2).sum() + 1) / (images + 2) - mean**2) / (images + 2)
-    variance, degrees = _total([_Part(image_variance, images + 1), *_seed_parts(x), *_seed_parts(y)])
+    variance, degrees = _total([_Part(_image_variance(by_image), images + 1), *_seed_parts(x), *_seed_parts(y)])
+    return _difference(float(by_image.mean()), variance, degrees, _of(min(len(x), len(y))))
+
+
+def paired_on_draws(a: ArrayLike, b: ArrayLike) -> PairedDifference:
+    """Return the mean of `a` minus the mean of `b`, booleans [draws, images] of the same draws and the same images.
+
+    With d the differences [draws, images], the variance of their mean is
+
+        V = MS_draws / (n * draws) + max(0, variance of the image means / n - MS_rest / (n * draws))
+
+    the variance that a paired t-test over the draws has, and on top of it what is the same in all draws and so does not
+    show between them. Student's quantile has the draws' degrees of freedom, draws - 1, and no more: estimated ones
+    (Satterthwaite) are too many just when few draws happen to agree, and a variance of draws borrowed from other
+    comparisons is too small where one method fails on some draws (docs/lab-notebook.md, "paired draws"). The image
+    means have two imagined images, as in `paired_difference`, and V is never below what these alone give: the
+    differences of two draws may well be equal. With one draw the result is about images alone.
+    """
+    x, y = _checked(a), _checked(b)
+    if x.shape != y.shape:
+        raise ValueError(f"pairs need the same draws and images on both sides, got {x.shape} and {y.shape}")
+    draws, images = x.shape
+    if draws == 1 or images == 1:
+        return paired_difference(x, y)
+    d = x - y
+    of_draws, of_images = d.mean(axis=1, keepdims=True), d.mean(axis=0, keepdims=True)
+    rest = d - of_draws - of_images + d.mean()
+    rest_variance = float((rest**2).sum()) / ((draws - 1) * (images - 1) * images * draws)
+    of_all = max(0.0, _image_variance(of_images[0]) - rest_variance)
+    variance = max(float(of_draws.var(ddof=1)) / draws + of_all, 1 / (images + 2) ** 2)
+    return _difference(float(d.mean()), variance, draws - 1, _of(draws))
+
+
+def _image_variance(differences: NDArray[np.float64]) -> float:
+    """Return the variance of the mean of `differences` [images], with two imagined ones (Agresti and Min)."""
+    images = len(differences)
+    mean = differences.sum() / (images + 2)
+    return float(((differences**2).sum() + 1) / (images + 2) - mean**2) / (images + 2)
+
+
+def _difference(difference: float, variance: float, degrees: float, of: Of) -> PairedDifference:
     error = float(np.sqrt(variance))
     reach = float(stats.t.ppf(0.975, degrees)) * error
     p = float(2 * stats.t.sf(abs(difference) / error, degrees))
     interval = (max(-1.0, difference - reach), min(1.0, difference + reach))
-    return PairedDifference(difference, interval, min(1.0, p), _of(min(len(x), len(y))))
+    return PairedDifference(difference, interval, min(1.0, p), of)
 
 
 def holm(p: Sequence[float]) -> list[float]:
