@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import final
 
 from inarch.comparison.draws import draw
-from inarch.features.store import PrefixStore
+from inarch.features.store import Images, PrefixStore
 from inarch.launch.here import Workbench
 from inarch.launch.progress import Progress
 from inarch.options import StudyOptions
@@ -18,13 +19,17 @@ from inarch.training.trial import TrainingSettings
 
 @final
 class Benches:
-    """One workbench at a time; close it to close its files."""
+    """One workbench at a time; close it to close its files.
+
+    validated_on: another split in place of the validation split, for showing what a choice on test images would claim.
+    """
 
     def __init__(
         self, opened: Opened, options: StudyOptions, methods: Sequence[str], folder: RunFolder, progress: Progress,
-        profile: Profile,
+        profile: Profile, *, validated_on: str = "validation",
     ) -> None:  # fmt: skip
         self._opened, self._options, self._methods = opened, options, methods
+        self._validated_on = validated_on
         self._folder, self._progress, self._profile = folder, progress, profile
         self._weights = {name: value.clone() for name, value in opened.source.network.state_dict().items()}
         self._images = as_images(opened.dataset, opened.source, options.settings(2, opened.machine.plan))
@@ -39,7 +44,7 @@ class Benches:
         """The workbench of the draw of a seed; the one before is closed."""
         if self._bench is None or self._at != (shots, seed):
             self.close()
-            opened, images = self._opened, draw(self._images, shots, seed)
+            opened, images = self._opened, self._validated(draw(self._images, shots, seed))
             # What was trained before stands in the modules, and a store is made from the weights of the source.
             opened.source.network.load_state_dict(self._weights)
             kept = keeping(
@@ -51,6 +56,15 @@ class Benches:
             self._bench = Workbench(opened.staged, opened.source.network, store, self._folder)
             self._at = shots, seed
         return self._bench
+
+    def _validated(self, images: Images) -> Images:
+        split = self._validated_on
+        return replace(
+            images,
+            rows=images.rows | {"validation": images.rows[split]},
+            labels=images.labels | {"validation": images.labels[split]},
+            digests={**images.digests, "validation": images.digests[split]},
+        )
 
     def close(self) -> None:
         if self._bench is not None:

@@ -1,0 +1,239 @@
+"""What the evidence run asks: its parts, and the trials of each chapter; pure functions of what was found so far.
+
+A part is a data set, a source network and a number of images a class. Every part answers every question, chapter by
+chapter. In most chapters contestants are tuned with the same number of trials on one draw, chosen on validation and
+trained on further draws, exactly as `inarch compare` does it (`inarch.comparison.design`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+from inarch.comparison.design import REFERENCE, Contestant, contestants, draws, tuned, tuning
+from inarch.errors import UsageError
+from inarch.methods import METHODS, make_method
+from inarch.network.grafts import GRAFT_NAMES, Configuration, configurations
+from inarch.network.layers import HARMONISERS
+from inarch.network.stages import Stages
+from inarch.search.rounds import with_seed
+from inarch.search.space import TRADITIONAL, Result, Space, Track
+from inarch.training.trial import Trial
+
+# --- what is compared: the one place to extend; names that this version of Inarch does not have are passed over -------
+KEEPING = ("retain", "deepen", "joined", "sharpened", "residual", "classification-features", "adapters")
+WITHOUT_LAYER = ("da-cnn", "wa-cnn", "dwa-cnn", "wwa-cnn", "head2toe")
+# Ways to harmonise that tuning may choose between, and those that are compared for themselves.
+CHOSEN_HARMONISE = ("none", "l2")
+COMPARED_HARMONISE = ("none", "l2", "batch", "l2-1", "l2-10", "l2-matched")
+USUAL_SIZE = (512,)
+SIZES = ((128,), (2048,), (512, 512), (512, 512, 512))
+RATE_SIZES = ((128,), (512,), (2048,))
+# Multiples of the range test's rate, half a power of ten apart.
+RATE_MULTIPLES = (0.01, 0.0316, 0.1, 0.316, 1.0, 3.16, 10.0)
+# ----------------------------------------------------------------------------------------------------------------------
+
+TRIALS = 8
+DRAWS = 5
+# Curves over cuts and rates have more places, so each has fewer draws.
+CURVE_DRAWS = 3
+CHAPTERS = ("layer", "rates", "depth", "harmonise", "methods", "warning", "sizes", "kept")
+# Those without which a question has no answer.
+QUESTIONS = CHAPTERS[:6]
+IN_DEPTH = ("replace", "retain", "deepen")
+
+DATA = ("clothing", "landuse", "grocery")
+# Sources, and the side of their images where it is smaller than what the network was trained on (224), for speed.
+SOURCES: dict[str, int | None] = {
+    "mobilenetv1_025_128": None, "squeezenet1_1": 128, "mobilenetv2_100": 128, "mobilenetv1_100": 128,
+}  # fmt: skip
+SHOTS = (5, 20, 0)
+
+History = Mapping[str, Result]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A data set, a source network and images a class (0: all)."""
+
+    data: str
+    source: str
+    shots: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.data}-{self.source}-{self.shots or 'all'}"
+
+
+def first_parts() -> list[Part]:
+    """Every data set, source and size at least once, as cheaply as that goes."""
+    small, squeeze, two, one = SOURCES
+    return [
+        Part("clothing", small, 20), Part("landuse", small, 5), Part("grocery", small, 5), Part("clothing", two, 5),
+        Part("clothing", small, 5), Part("clothing", squeeze, 5), Part("clothing", one, 5), Part("landuse", small, 20),
+        Part("clothing", small, 0),
+    ]  # fmt: skip
+
+
+def parts() -> list[Part]:
+    """All parts, the first ones first, then those with few images a class."""
+    rest = [Part(data, source, shots) for shots, source, data in product(SHOTS, SOURCES, DATA)]
+    return list(dict.fromkeys([*first_parts(), *rest]))
+
+
+def legs() -> list[tuple[Part, tuple[str, ...]]]:
+    """The order of the run: what answers every question in the first parts, what these lack, then all others."""
+    first = first_parts()
+    others = [(part, CHAPTERS) for part in parts() if part not in first]
+    return [*((part, QUESTIONS) for part in first), *((part, CHAPTERS) for part in first), *others]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A contestant as it is asked for: all its configurations are tuned as one."""
+
+    name: str
+    graft: str
+    method: str = "fine-tuning"
+    harmonise: tuple[str, ...] = CHOSEN_HARMONISE
+    hidden: tuple[int, ...] = USUAL_SIZE
+
+
+def asked(chapter: str) -> list[Asked]:
+    """The contestants of a chapter, traditional fine-tuning apart; for `depth` and `warning` those of others."""
+    others = [method.name for method in METHODS if method.name != "fine-tuning"]
+    sizes = ["-".join(map(str, size)) for size in SIZES]
+    every = {
+        "layer": [Asked(graft, graft) for graft in ("replace", *KEEPING, *WITHOUT_LAYER)],
+        "harmonise": [
+            Asked(f"{graft}, {h}", graft, harmonise=(h,)) for graft in ("retain", "replace") for h in COMPARED_HARMONISE
+        ],
+        "methods": [Asked(method, "replace", method) for method in others],
+        "kept": [Asked(f"{method}, retain", "retain", method) for method in others],
+        "sizes": [Asked(f"deepen {name}", "deepen", hidden=size) for name, size in zip(sizes, SIZES, strict=True)],
+    }
+    return [a for a in every.get(chapter, []) if a.graft in GRAFT_NAMES and set(a.harmonise) <= set(HARMONISERS)]
+
+
+def tracks(one: Asked, staged: Stages) -> tuple[Track, ...]:
+    """Its configurations with its method; none where the method makes no sense for the graft or the source."""
+    found = []
+    for configuration in configurations((one.graft,), one.harmonise, (one.hidden,)):
+        try:
+            make_method(one.method).require(configuration, staged)
+        except UsageError:
+            continue
+        found.append(Track(configuration, one.method))
+    return tuple(found)
+
+
+def everybody(chapter: str, space: Space, staged: Stages) -> list[Contestant]:
+    """The contestants of a chapter, traditional fine-tuning first. The space's rates play no part."""
+    found = [contestants(replace(space, proposal=()))[0]]
+    for one in asked(chapter):
+        if proposal := tracks(one, staged):
+            found.append(replace(contestants(replace(space, proposal=proposal))[1], name=one.name))
+    return found
+
+
+def names(chapter: str, space: Space, staged: Stages) -> list[str]:
+    """What is compared in a chapter."""
+    if chapter == "rates":
+        return [f"{c} x {multiple}" for c in rate_configurations() for multiple in RATE_MULTIPLES]
+    if chapter == "depth":
+        return list(IN_DEPTH)
+    return [c.name for c in everybody("methods" if chapter == "warning" else chapter, space, staged)]
+
+
+def rate_configurations() -> list[Configuration]:
+    """Those whose new layers are trained alone, over a range of rates."""
+    found = configurations(("replace", "retain"), CHOSEN_HARMONISE, (USUAL_SIZE,))
+    return [*found, *(Configuration("deepen", "l2", size) for size in RATE_SIZES)]
+
+
+def to_be_rated(chapter: str, space: Space, staged: Stages) -> list[Configuration]:
+    """Every configuration that needs the rate of a range test in this chapter."""
+    if chapter == "rates":
+        return rate_configurations()
+    some = [c for name in ("layer", "methods", chapter) for c in everybody(name, space, staged)]
+    needed = some if chapter in ("depth", "warning") else everybody(chapter, space, staged)
+    return list(dict.fromkeys([TRADITIONAL, *(configuration for c in needed for configuration in c.configurations)]))
+
+
+def compared(some: Iterable[Contestant], space: Space, history: History) -> dict[str, list[Trial]]:
+    """The trials on draws of every contestant that could be tuned."""
+    best = {c.name: tuned(c, space, TRIALS, history) for c in some}
+    return {name: draws(space, trial) for name, trial in best.items() if trial is not None}
+
+
+def following(chapter: str, space: Space, staged: Stages, history: History) -> list[Trial]:
+    """What comes next in a chapter: trials of one round, some of them perhaps trained; empty where all are.
+
+    A round is the tuning of all contestants, or one draw of all that is compared. `warning` has no rounds of its own.
+    """
+    if chapter == "warning":
+        return []
+    if chapter == "rates":
+        rounds = _by_draw(trials for _, _, trials in at_rates(space))
+    elif chapter == "depth":
+        rounds = _by_draw(trials for _, _, trials in at_cuts(space, staged, history))
+    else:
+        some = everybody(chapter, space, staged)
+        first = [trial for c in some for trial in tuning(c, space, TRIALS)]
+        if not all(t.key in history for t in first):
+            return _different(first)
+        rounds = _by_draw(compared(some, space, history).values())
+    return next((_different(some) for some in rounds if any(t.key not in history for t in some)), [])
+
+
+def at_rates(space: Space) -> list[tuple[Configuration, float, list[Trial]]]:
+    """New layers alone, with all epochs: configuration, multiple of the range test's rate, and a trial a draw."""
+    found = []
+    for configuration in rate_configurations():
+        track, deepest = Track(configuration, "fine-tuning"), space.deepest(configuration)
+        for multiple in RATE_MULTIPLES:
+            trial = space.trial(track, deepest, multiple=multiple, in_full=True)
+            found.append((configuration, multiple, _on_draws(space, trial)))
+    return found
+
+
+def at_cuts(space: Space, staged: Stages, history: History) -> list[tuple[str, int, list[Trial]]]:
+    """What tuning chose for a graft, at five cuts and at its own: name, cut, and a trial a draw.
+
+    Where it chose to train no old layer, old layers at shallower cuts learn as in tuned traditional fine-tuning.
+    """
+    found = []
+    chosen = {c.name: (c, tuned(c, space, TRIALS, history)) for c in everybody("layer", space, staged)}
+    reference = chosen[REFERENCE][1]
+    for name in IN_DEPTH:
+        contestant, best = chosen.get(name, (None, None))
+        if contestant is None or best is None or reference is None:
+            continue
+        old = best.learning_rate or reference.learning_rate
+        deepest = space.deepest(best.configuration)
+        for cut in sorted({*contestant.cuts, best.cut}):
+            trial = replace(best, cut=cut, learning_rate=old if cut < deepest else 0.0)
+            found.append((name, cut, _on_draws(space, trial)))
+    return found
+
+
+def warned(space: Space, staged: Stages, history: History) -> dict[str, Trial]:
+    """What each contestant with the layer replaced, and traditional fine-tuning, trains on the first draw."""
+    some = [
+        *everybody("methods", space, staged),
+        *(c for c in everybody("layer", space, staged) if c.name == "replace"),
+    ]
+    return {name: trials[0] for name, trials in compared(some, space, history).items()}
+
+
+def _on_draws(space: Space, trial: Trial) -> list[Trial]:
+    return [with_seed(trial, space.seed + 1 + number) for number in range(CURVE_DRAWS)]
+
+
+def _by_draw(trials: Iterable[Sequence[Trial]]) -> Iterator[list[Trial]]:
+    return (list(some) for some in zip(*trials, strict=True))
+
+
+def _different(trials: Iterable[Trial]) -> list[Trial]:
+    return list({trial.key: trial for trial in trials}.values())

@@ -1,0 +1,232 @@
+"""The eight questions of docs/evidence.md, each with a table, a figure where it helps, and intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import evidence_figures as figures
+from evidence_figures import title
+from evidence_numbers import (
+    Named,
+    accuracy,
+    chosen_against,
+    contestants_of,
+    correlation,
+    difference,
+    mean_of,
+    over_parts,
+    ranks,
+    similarity,
+    surviving,
+    warnings,
+)
+from evidence_records import Written
+from evidence_tables import DEEPEN, NOTHING, REPLACE, RETAIN, TRADITIONAL, mean_cell, pair_cell, pairs_table, table
+from inarch.comparison.design import REFERENCE
+from inarch.report.words import p_value, percent
+
+
+def layer(parts: Sequence[Written], pictures: Path) -> str:
+    found = [(title(part), pair) for part in parts if (pair := difference(part, RETAIN, REPLACE)) is not None]
+    text = "## 1. Retain against replace, each at its own best cut\n\n"
+    if not found:
+        return text + NOTHING
+    figures.forest(pictures / "layer.svg", found, "retain minus replace, points of test accuracy")
+    names = (("traditional", TRADITIONAL), ("replace", REPLACE), ("retain", RETAIN))
+    rows = [
+        [title(p), *("" if (a := accuracy(p, of)) is None else percent(a) for _, of in names)] for p in parts
+    ]  # fmt: skip
+    pairs = [("retain - replace", RETAIN, REPLACE), ("retain - traditional", RETAIN, TRADITIONAL),
+             ("replace - traditional", REPLACE, TRADITIONAL)]  # fmt: skip
+    return (
+        f"{text}{table(['part', *(n for n, _ in names)], rows)}\n\n{pairs_table(parts, pairs)}\n\n"
+        f"![Difference of retain and replace in every part]({pictures.name}/layer.svg)"
+    )
+
+
+def deepen(parts: Sequence[Written]) -> str:
+    others = [name for name in contestants_of(parts, "layer") if name not in (REFERENCE, "replace", "retain", "deepen")]
+    first = [("deepen - retain", DEEPEN, RETAIN), ("deepen - replace", DEEPEN, REPLACE)]
+    first += [(f"{name} - replace", ("layer", name), REPLACE) for name in others]
+    sizes = [name for name in contestants_of(parts, "sizes") if name != REFERENCE]
+    second = [(f"{name} - deepen 512", ("sizes", name), DEEPEN) for name in sizes]
+    return (
+        "## 2. Deepen against retain and the grafts of others; how many layers, which sizes\n\n"
+        f"{pairs_table(parts, first)}\n\n"
+        f"Sizes and numbers of new hidden layers, against one of 512 units:\n\n{pairs_table(parts, second)}"
+    )
+
+
+def harmonise(parts: Sequence[Written]) -> str:
+    names = [name for name in contestants_of(parts, "harmonise") if name != REFERENCE and not name.endswith(", none")]
+    pairs = [
+        (f"{name} - none", ("harmonise", name), ("harmonise", f"{name.partition(',')[0]}, none")) for name in names
+    ]  # fmt: skip
+    return (
+        "## 3. Harmonising\n\nAgainst no harmonising, same graft, each tuned for itself. `l2` starts its scales at 20."
+        "\n\n" + pairs_table(parts, pairs)
+    )
+
+
+def depth(parts: Sequence[Written], pictures: Path) -> str:
+    text = (
+        "## 4. Accuracy against freeze depth\n\nThe cut that validation chooses (mean over draws), and how much better "
+        "it is on test images than training everything (cut 0).\n\n"
+    )
+    rows = []
+    for part in parts:
+        for name, (row, pair) in chosen_against(part, "depth", "cuts", lambda rows: min(rows, key=_cut)).items():
+            stages = len(part.about["stages"])
+            rows.append([title(part), name, f"{row['cut']} of {stages}", percent(row["accuracy"]), pair_cell(pair)])
+    if not rows:
+        return text + NOTHING
+    figures.curves(pictures / "depth.svg", parts, "depth", "cuts", "stages frozen")
+    shown = table(["part", "graft", "cut", "test accuracy there", "against cut 0"], rows)
+    return f"{text}{shown}\n\n![Accuracy against freeze depth]({pictures.name}/depth.svg)"
+
+
+def _cut(row: dict[str, int]) -> int:
+    return row["cut"]
+
+
+def rates(parts: Sequence[Written], pictures: Path) -> str:
+    text = (
+        "## 5. The new layers' learning rate\n\nNew layers alone, nothing else trains. The rate that validation "
+        "chooses of seven, as a multiple of the range test's, and what it gains over that one on test images.\n\n"
+    )
+    rows = []
+    for part in parts:
+        found = chosen_against(
+            part, "rates", "rates", lambda rows: min(rows, key=lambda r: abs(math.log(r["multiple"])))
+        )
+        for name, (row, pair) in found.items():
+            rows.append([title(part), name, f"{row['rate']:.2g}", f"x {row['multiple']:g}", pair_cell(pair)])
+    if not rows:
+        return text + NOTHING
+    figures.curves(pictures / "rates.svg", parts, "rates", "rates", "learning rate of new layers")
+    shown = table(["part", "new layers", "chosen rate", "multiple", "against the range test's"], rows)
+    return f"{text}{shown}\n\n![Accuracy against the new layers' rate]({pictures.name}/rates.svg)"
+
+
+def methods(parts: Sequence[Written], pictures: Path) -> str:
+    text = "## 6. Against each contemporary method\n\n"
+    names = [name for name in contestants_of(parts, "methods") if name != REFERENCE]
+    kept = [("layer", n) for n in ("retain", "deepen", "joined", "residual") if n in contestants_of(parts, "layer")]
+    methods: list[Named] = [TRADITIONAL, REPLACE, *kept, *(("methods", name) for name in names)]
+    everywhere = [
+        of for of in methods if sum(accuracy(p, of) is not None for p in parts if "methods" in p.chapters) > 0
+    ]
+    found, friedman, count = ranks([p for p in parts if "methods" in p.chapters], everywhere, TRADITIONAL)
+    if not found:
+        return text + NOTHING
+    figures.ranked(pictures / "ranks.svg", found, count)
+    rows = [
+        [r.name, f"{r.rank:.1f}", mean_cell(r.difference), "" if math.isnan(r.p) else p_value(r.p)] for r in found
+    ]  # fmt: skip
+    tested = "" if math.isnan(friedman) else f" Friedman's test over the parts: p {p_value(friedman)}."
+    columns = [
+        "method, layer replaced unless named by its graft",
+        "mean rank",
+        "minus traditional",
+        "p (Wilcoxon, Holm)",
+    ]
+    return (
+        f"{text}Mean ranks over {count} parts.{tested}\n\n{table(columns, rows)}\n\n"
+        f"![Mean ranks and critical difference]({pictures.name}/ranks.svg)\n\n"
+        f"{_warning(parts)}\n\n{_kept(parts, names)}"
+    )
+
+
+def _warning(parts: Sequence[Written]) -> str:
+    """What the best epoch on the test split would have claimed."""
+    found = [w for part in parts if (w := warnings(part))]
+    if not found:
+        return ""
+    gains = [m["best"] - m["last"] for w in found for m in w.values()]
+    claimed, honest = [], []
+    for w in (w for w in found if REFERENCE in w):
+        for name in w.keys() - {REFERENCE}:
+            claimed.append(w[name]["best"] - w[REFERENCE]["last"])
+            honest.append(w[name]["last"] - w[REFERENCE]["last"])
+    gain, claim, real = mean_of(gains), mean_of(claimed), mean_of(honest)
+    return (
+        f"**A warning.** {len(gains)} of these trainings, one draw each, were run again with the test split in place "
+        "of the validation split. Reporting the best epoch on test images instead of the last one would have added "
+        f"{mean_cell(gain)} points to an accuracy. A method that reports its best epoch against a baseline that "
+        f"reports its last would have claimed {mean_cell(claim)} points instead of {mean_cell(real)}. Intervals "
+        "are over trainings. No other figure on this page is picked so."
+    )
+
+
+def _kept(parts: Sequence[Written], names: Sequence[str]) -> str:
+    pairs = [(name, ("kept", f"{name}, retain"), ("methods", name)) for name in names]
+    shown = [(name, over_parts(parts, a, b)) for name, a, b in pairs]
+    rows = [[name, mean_cell(mean)] for name, mean in shown if mean is not None]
+    if not rows:
+        return ""
+    return "The same methods with the layer retained, minus with it replaced:\n\n" + table(["method", "points"], rows)
+
+
+def predictors(parts: Sequence[Written], pictures: Path) -> str:
+    text = "## 7. When does keeping the layer pay?\n\n"
+    rows, inside, gains, shares, shots = [], [], [], [], []
+    for part in parts:
+        pair, found = difference(part, RETAIN, REPLACE), similarity(part)
+        if pair is None or found is None:
+            continue
+        share, gain, images = found
+        mean = float((share * images).sum() / images.sum())
+        within = correlation(share.tolist(), gain.tolist())
+        inside += [] if within is None else [within]
+        gains.append(pair.difference)
+        shares.append(mean)
+        shots.append(part.about["part"]["shots"] or math.inf)
+        rows.append([title(part), percent(mean), "" if within is None else f"{within:+.2f}", pair_cell(pair)])
+    if not rows:
+        return text + NOTHING
+    figures.similar(pictures / "similarity.svg", parts)
+    said = []
+    if (pooled := mean_of(inside)) is not None and pooled.count > 1:
+        said.append(
+            f"inside parts, over classes, {pooled.value:+.2f} ({pooled.low:+.2f} to {pooled.high:+.2f}, over parts)"
+        )
+    for name, values in (("similarity", shares), ("images a class", shots)):
+        if (rank := correlation(values, gains)) is not None:
+            said.append(f"over parts, with {name}, {rank:+.2f} ({len(gains)} parts)")
+    words = f"Spearman's correlations of the gain: {'; '.join(said)}.\n\n" if said else ""
+    shown = table(["part", "images like their class's usual source class", "correlation over classes", "gain"], rows)
+    return f"{text}{words}{shown}\n\n![Gain by class]({pictures.name}/similarity.svg)\n\n{_by_group(parts)}"
+
+
+def _by_group(parts: Sequence[Written]) -> str:
+    """The gain of retain and of deepen over replace, by images a class, source and data set."""
+    rows = []
+    for field in ("shots", "source", "data"):
+        for value in dict.fromkeys(part.about["part"][field] for part in parts):
+            some = [part for part in parts if part.about["part"][field] == value]
+            name = f"{value or 'all'} images a class" if field == "shots" else value
+            gains = [mean_cell(over_parts(some, kept, REPLACE)) for kept in (RETAIN, DEEPEN)]
+            rows.append([str(name), *gains])
+    return table(["parts with", "retain - replace", "deepen - replace"], rows)
+
+
+def survival(parts: Sequence[Written]) -> str:
+    text = (
+        "## 8. How much of the source network survives\n\nShare of images of the other data sets on which the adapted "
+        "network's likeliest source class is still the original's, and the divergence of its source probabilities, in "
+        "nats. Means over parts. Where the layer was replaced, the original one is put on again.\n\n"
+    )
+    rows = []
+    for chapter in ("layer", "methods"):
+        for name in contestants_of(parts, chapter):
+            if chapter == "methods" and name == REFERENCE:
+                continue
+            found = [s for part in parts if (s := surviving(part, (chapter, name))) is not None]
+            same, apart = mean_of([a for a, _ in found]), mean_of([d for _, d in found])
+            if same is not None and apart is not None:
+                low, high = max(0.0, 100 * same.low), min(100.0, 100 * same.high)
+                reach = "" if math.isnan(same.low) else f" ({low:.0f} to {high:.0f})"
+                rows.append([name, f"{100 * same.value:.0f} %{reach}", f"{apart.value:.2f}", str(same.count)])
+    return text + (table(["trained as", "agreement", "divergence", "parts"], rows) if rows else NOTHING)

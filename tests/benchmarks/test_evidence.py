@@ -1,0 +1,232 @@
+"""The evidence run on toy images: what is asked, that nothing is lost, and that the page follows from the records."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from toy import write_images, write_source
+
+import evidence_design as design
+import evidence_part
+import evidence_source
+from evidence_design import Part
+from evidence_numbers import critical_difference, difference, draws_of, ranks, surviving, warnings
+from evidence_page import write_page
+from evidence_part import Where, run_part
+from evidence_records import CHAPTER, DRAWN, Written, digest, read_part
+from inarch.launch.clock import Clock
+from inarch.launch.here import TRIAL, Workbench
+from inarch.methods import METHODS
+from inarch.options import StudyOptions
+from inarch.results.ledger import Record
+from inarch.results.statistics import paired_on_draws
+from inarch.training.fit import OutOfTimeError
+
+PART = Part("images", "toy", 4)
+CHAPTERS = ("layer", "rates", "depth", "harmonise", "methods", "warning")
+SMALL: dict[str, Any] = {
+    "TRIALS": 2, "CURVE_DRAWS": 2, "KEEPING": ("retain",), "WITHOUT_LAYER": ("da-cnn, not there",),
+    "RATE_SIZES": ((4,),), "RATE_MULTIPLES": (0.1, 1.0), "IN_DEPTH": ("replace", "retain"),
+    "COMPARED_HARMONISE": ("none", "l2", "not there"),
+    "METHODS": tuple(m for m in METHODS if m.name in ("fine-tuning", "l2-sp", "linear-probe")),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small() -> Iterator[None]:
+    """Every chapter, with few contestants."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in SMALL.items():
+            patch.setattr(design, name, value)
+        patch.setattr(evidence_part, "DRAWS", 2)
+        patch.setattr(evidence_source, "FOREIGN", 4)
+        yield
+
+
+@pytest.fixture(scope="module")
+def where(tmp_path_factory: pytest.TempPathFactory) -> Where:
+    folder = tmp_path_factory.mktemp("place")
+    write_images(folder / "images", a_class=24)
+    write_images(folder / "others", a_class=3, classes=("other", "another"))
+    card = write_source(folder / "source")
+    options = StudyOptions(threads=1, epochs=2, batch_size=8)
+    return Where(
+        folder / "images", card, (folder / "others",), folder / "records" / "part.jsonl.gz", folder / "work", options,
+        chapters=CHAPTERS,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(where: Where) -> Written:
+    assert run_part(PART, where, Clock(None))
+    return read_part(where.file)
+
+
+def test_every_combination_is_a_part_and_the_first_ones_know_every_data_set_and_source() -> None:
+    parts = design.parts()
+    assert len(parts) == len(set(parts)) == len(design.DATA) * len(design.SOURCES) * len(design.SHOTS)
+    assert {part.data for part in parts[:3]} == set(design.DATA)
+    assert {part.source for part in parts[:7]} == set(design.SOURCES)
+
+
+def test_names_that_this_version_lacks_are_passed_over_until_it_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [one.name for one in design.asked("layer")] == ["replace", "retain"]
+    monkeypatch.setattr(design, "GRAFT_NAMES", ("replace", "retain", "da-cnn, not there"))
+    assert [one.name for one in design.asked("layer")] == ["replace", "retain", "da-cnn, not there"]
+    assert [one.name for one in design.asked("harmonise")][:2] == ["retain, none", "retain, l2"]
+
+
+def test_every_chapter_is_finished_with_what_was_asked(finished: Written) -> None:
+    assert tuple(finished.chapters) == CHAPTERS
+    assert list(finished.chapters["layer"]["contestants"]) == ["traditional", "replace", "retain"]
+    assert list(finished.chapters["methods"]["contestants"]) == ["traditional", "linear-probe", "l2-sp"]
+    for keys in finished.chapters["harmonise"]["contestants"].values():
+        assert set(keys) <= finished.right.keys()
+    assert len(finished.chapters["rates"]["rates"]) == 5 * 2
+    cuts = [(row["name"], row["cut"]) for row in finished.chapters["depth"]["cuts"]]
+    assert ("replace", 0) in cuts
+    assert ("retain", 3) in cuts
+    assert finished.finished_trials == len(finished.of(TRIAL))
+    assert {len(right) for right in finished.right.values()} == {len(finished.labels)}
+
+
+def test_draws_are_tuned_alike_and_test_images_are_read_for_draws_alone(finished: Written) -> None:
+    seeds = [record.subject["seed"] for record in finished.of(DRAWN)]
+    assert set(seeds) == {1, 2}
+    assert sum(record.subject["seed"] == 0 for record in finished.of(TRIAL)) > 0
+
+
+def test_what_was_stopped_goes_on_in_its_run_folder_or_from_its_records_and_comes_out_the_same(
+    where: Where, finished: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = replace(where, file=tmp_path / "part.jsonl.gz", work=tmp_path / "work")
+    whole = Workbench.run
+    left = {"run": 7}
+
+    def stopped(self: Workbench, batch: Any, watch: Any) -> Any:
+        if not left["run"]:
+            raise OutOfTimeError
+        left["run"] -= 1
+        return whole(self, batch, watch)
+
+    monkeypatch.setattr(Workbench, "run", stopped)
+    assert not run_part(PART, elsewhere, Clock(None))
+    first = read_part(elsewhere.file)
+    assert 0 < first.finished_trials < finished.finished_trials
+    left["run"] = 12
+    assert not run_part(PART, elsewhere, Clock(None))
+    assert read_part(elsewhere.file).finished_trials > first.finished_trials
+    shutil.rmtree(elsewhere.work)
+    left["run"] = 10_000
+    assert run_part(PART, elsewhere, Clock(None))
+    assert digest([read_part(elsewhere.file)]) == digest([finished])
+
+
+def test_a_finished_part_is_left_alone_until_more_methods_are_known(
+    where: Where, finished: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = where.file.read_bytes()
+    assert run_part(PART, where, Clock(None))
+    assert where.file.read_bytes() == before
+    monkeypatch.setattr(design, "METHODS", (*SMALL["METHODS"], next(m for m in METHODS if m.name == "rifle")))
+    more = replace(where, chapters=("methods",))
+    try:
+        assert run_part(PART, more, Clock(None))
+        again = read_part(where.file)
+        assert list(again.chapters["methods"]["contestants"]) == ["traditional", "linear-probe", "l2-sp", "rifle"]
+        assert again.chapters["layer"] == finished.chapters["layer"]
+        assert len(again.of(CHAPTER)) == len(finished.of(CHAPTER)) + 1
+    finally:
+        where.file.write_bytes(before)
+
+
+def test_differences_are_those_of_the_recorded_draws(finished: Written) -> None:
+    mine, its = (draws_of(finished, ("layer", name)) for name in ("retain", "replace"))
+    assert list(mine) == [0, 1]
+    expected = paired_on_draws(
+        np.stack([finished.right[key] for key in mine.values()]),
+        np.stack([finished.right[key] for key in its.values()]),
+    )
+    assert difference(finished, ("layer", "retain"), ("layer", "replace")) == expected
+
+
+def test_the_network_survives_where_no_old_layer_trained_and_agreement_is_a_share(finished: Written) -> None:
+    assert surviving(finished, ("methods", "linear-probe")) == (1.0, 0.0)
+    found = surviving(finished, ("layer", "traditional"))
+    assert found is not None
+    assert 0 <= found[0] <= 1
+    assert found[1] > 0
+
+
+def test_the_warning_is_about_test_images_and_never_below_the_last_epoch(finished: Written) -> None:
+    found = warnings(finished)
+    assert set(found) == {"traditional", "linear-probe", "l2-sp", "replace"}
+    assert all(one["best"] >= one["last"] for one in found.values())
+    images = len(finished.labels)
+    assert all(one["last"] * images == pytest.approx(round(one["last"] * images)) for one in found.values())
+    trained = finished.right[finished.chapters["warning"]["trials"]["traditional"]].mean()
+    assert found["traditional"]["last"] == pytest.approx(trained)
+
+
+def test_the_page_begins_with_the_trials_and_their_digest_and_every_figure_is_there(
+    finished: Written, tmp_path: Path
+) -> None:
+    other = Written({**finished.about, "part": {"data": "other", "source": "toy", "shots": 0}}, finished.records)
+    write_page(tmp_path / "evidence.md", [finished, other])
+    text = (tmp_path / "evidence.md").read_text()
+    trials, name = 2 * finished.finished_trials, digest([finished, other])
+    assert text.splitlines()[2] == f"{trials} finished trials; digest of their records `{name}`."
+    assert [line[:4] for line in text.splitlines() if line.startswith("## ")][:8] == [f"## {n}" for n in range(1, 9)]
+    for figure in ("layer", "depth", "rates", "ranks", "similarity"):
+        assert f"(evidence/{figure}.svg)" in text
+        assert (tmp_path / "evidence" / f"{figure}.svg").stat().st_size < 100_000
+    assert "nan" not in text
+    first = (tmp_path / "evidence" / "depth.svg").read_bytes()
+    write_page(tmp_path / "evidence.md", [finished, other])
+    assert (tmp_path / "evidence" / "depth.svg").read_bytes() == first
+
+
+def test_a_page_of_nothing_says_so(tmp_path: Path) -> None:
+    write_page(tmp_path / "evidence.md", [])
+    assert "0 finished trials" in (tmp_path / "evidence.md").read_text()
+
+
+def test_the_digest_forgets_seconds_and_order_and_nothing_else(finished: Written) -> None:
+    slower = [replace(record, seconds=record.seconds + 1) for record in reversed(finished.records)]
+    assert digest([Written(finished.about, slower)]) == digest([finished])
+    assert digest([Written(finished.about, slower[1:])]) != digest([finished])
+
+
+def test_the_critical_difference_agrees_with_published_quantiles() -> None:
+    # Demsar, JMLR 7 (2006), table 5a: q at 5 % is 1.960, 2.728 and 3.164 for 2, 5 and 10 methods.
+    for methods, quantile in ((2, 1.960), (5, 2.728), (10, 3.164)):
+        expected = quantile * np.sqrt(methods * (methods + 1) / (6 * 12))
+        assert critical_difference(methods, 12) == pytest.approx(expected, rel=1e-3)
+
+
+def test_ranks_are_means_over_parts_and_share_ties() -> None:
+    parts = [a_part(number, {"a": 0.9, "b": 0.8, "c": 0.8}) for number in range(8)]
+    found, friedman, count = ranks(parts, [("methods", name) for name in "abc"], ("methods", "b"))
+    assert [(row.name, row.rank) for row in found] == [("a", 1.0), ("b", 2.5), ("c", 2.5)]
+    assert count == 8
+    assert friedman < 0.01
+    assert found[0].difference.value == pytest.approx(0.1)
+    # Eight parts, all for a: the smallest p that signed ranks can give is 2 / 2^8, times 2 by Holm.
+    assert found[0].p == pytest.approx(4 / 2**8)
+    assert found[2].p == 1.0
+
+
+def a_part(number: int, accuracies: dict[str, float]) -> Written:
+    """Made-up records of one draw a contestant, 10 test images."""
+    contestants = {name: [name] for name in accuracies}
+    records = [Record("chapter", CHAPTER, {"chapter": "methods", "asked": []}, {"contestants": contestants})]
+    for name, value in accuracies.items():
+        right = np.packbits(np.arange(10) < round(10 * value))
+        records.append(Record(f"{DRAWN}-{name}", DRAWN, {}, {"survival": None}, {"right": right}))
+    return Written({"labels": [0] * 10, "part": {"data": str(number), "source": "s", "shots": 5}}, records)
