@@ -119,7 +119,9 @@ def asked(chapter: str) -> list[Asked]:
 def tracks(one: Asked, staged: Stages) -> tuple[Track, ...]:
     """Its configurations with its method; none where the method makes no sense for the graft or the source."""
     found = []
-    for configuration in configurations((one.graft,), one.harmonise, (one.hidden,)):
+    # Sizes are asked of deepen; other grafts with hidden layers have those of their papers.
+    hidden = (one.hidden,) if one.graft == "deepen" else ()
+    for configuration in configurations((one.graft,), one.harmonise, hidden):
         try:
             make_method(one.method).require(configuration, staged)
         except UsageError:

@@ -54,7 +54,7 @@ def _head(parts: Sequence[Written]) -> str:
     ]  # fmt: skip
     counted = [text for text in said if text]
     if not counted:
-        return first + "No part is finished far enough to say anything."
+        return first + "No part is finished far enough to say anything yet."
     return first + (
         f"Over the {len(parts)} parts so far (data set, source network, images a class), each side tuned with {TRIALS} "
         f"trials and then trained on {DRAWS} draws: "
