@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 from toy import write_images, write_source
 
+import evidence
 import evidence_design as design
 import evidence_part
+import evidence_run
 import evidence_source
 from evidence_design import Part
 from evidence_numbers import critical_difference, difference, draws_of, ranks, surviving, warnings
@@ -144,6 +147,53 @@ def test_a_finished_part_is_left_alone_until_more_methods_are_known(
         assert len(again.of(CHAPTER)) == len(finished.of(CHAPTER)) + 1
     finally:
         where.file.write_bytes(before)
+
+
+def test_no_time_is_no_work_and_no_file(where: Where, tmp_path: Path) -> None:
+    elsewhere = replace(where, file=tmp_path / "part.jsonl.gz", work=tmp_path / "work")
+    assert not run_part(PART, elsewhere, Clock(0.0))
+    assert not elsewhere.file.exists()
+
+
+def test_parts_are_run_leg_by_leg_until_the_time_is_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[tuple[str, tuple[str, ...], int | None]] = []
+
+    def stand_in(part: Part, where: Where, clock: Clock) -> bool:
+        asked.append((part.name, where.chapters, where.image_size))
+        assert where.file == tmp_path / f"{part.name}.jsonl.gz"
+        assert part.data not in {folder.name for folder in where.others}
+        return len(asked) < 5
+
+    monkeypatch.setattr(evidence_run, "run_part", stand_in)
+    monkeypatch.setattr(evidence_run.common, "shared", lambda: tmp_path)
+    given = argparse.Namespace(time_limit=None, records=tmp_path, out=tmp_path, threads=None)
+    evidence_run.run(evidence_run.chosen("clothing-*-5,grocery-mobilenetv1_025_128-5"), given)
+    assert asked[:2] == [
+        ("grocery-mobilenetv1_025_128-5", design.QUESTIONS, None), ("clothing-mobilenetv2_100-5", design.QUESTIONS, 128)
+    ]  # fmt: skip
+    assert len(asked) == 5  # the fifth said that the time is up
+
+
+def test_the_command_lists_and_sums_up_what_there_is(
+    finished: Written, where: Where, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(design, "parts", lambda: [PART, Part("images", "toy", 0)])
+    shutil.copy(where.file, tmp_path / f"{PART.name}.jsonl.gz")
+    monkeypatch.setattr("sys.argv", ["evidence.py", "--records", str(tmp_path), "--list"])
+    evidence.main()
+    first, second = (line for line in capsys.readouterr().out.splitlines() if "images-toy" in line)
+    assert f" {finished.finished_trials} " in first
+    assert "lacks sizes, kept" in first
+    assert " 0 " in second
+    monkeypatch.setattr("sys.argv", ["evidence.py", "--records", str(tmp_path), "--summary", str(tmp_path / "page.md")])
+    evidence.main()
+    assert f"{finished.finished_trials} finished trials" in (tmp_path / "page.md").read_text()
+
+
+def test_a_part_that_there_is_not_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["evidence.py", "--parts", "shoes-*"])
+    with pytest.raises(SystemExit, match=r"No part of the evidence run is called shoes-\*"):
+        evidence.main()
 
 
 def test_differences_are_those_of_the_recorded_draws(finished: Written) -> None:
