@@ -70,9 +70,9 @@ def first_parts() -> list[Part]:
     """Every data set, source and size at least once, as cheaply as that goes."""
     small, squeeze, two, one = SOURCES
     return [
-        Part("clothing", small, 20), Part("landuse", small, 5), Part("grocery", small, 5), Part("clothing", two, 5),
-        Part("clothing", small, 5), Part("clothing", squeeze, 5), Part("clothing", one, 5), Part("landuse", small, 20),
-        Part("clothing", small, 0),
+        Part("clothing", small, 20), Part("clothing", small, 5), Part("landuse", small, 5),
+        Part("clothing", squeeze, 5), Part("clothing", two, 5), Part("grocery", small, 5), Part("clothing", one, 5),
+        Part("landuse", small, 20), Part("clothing", small, 0),
     ]  # fmt: skip
 
 
