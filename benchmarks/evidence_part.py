@@ -111,7 +111,8 @@ class _Runner:
     ) -> None:
         self._part, self._where, self._start, self._folder = part, where, start, folder
         self._options, self._watch = options, watch
-        self._benches = Benches(start, options, folder, Progress(), Profile())
+        # No methods are named: which activations are stored must not follow from how many this version knows.
+        self._benches = Benches(start, options, (), folder, Progress(), Profile())
         settings = self._benches.settings(part.shots)
         self._space = Space(len(start.staged.stages), (), settings, {}, options.seed, DRAWS, shots=part.shots)
         trials = [(Trial.from_json(r.subject), r) for r in folder.ledger.records(TRIAL)]
@@ -208,7 +209,7 @@ class _Runner:
             if not folder.begun:
                 folder.keep_environment(self._folder.environment)
             folder.require_identity({"kind": "warning", "part": self._part.name})
-            benches = Benches(self._start, self._options, folder, Progress(), Profile(), validated_on="test")
+            benches = Benches(self._start, self._options, (), folder, Progress(), Profile(), validated_on="test")
             with closing(benches):
                 for trial in wanted.values():
                     self._record_warning(benches, folder, trial)
