@@ -13,16 +13,17 @@ from itertools import product
 
 from inarch.comparison.design import REFERENCE, Contestant, contestants, draws, tuned, tuning
 from inarch.errors import UsageError
-from inarch.methods import METHODS, make_method
+from inarch.methods import METHODS
 from inarch.network.grafts import GRAFT_NAMES, Configuration, configurations
 from inarch.network.layers import HARMONISERS
 from inarch.network.stages import Stages
+from inarch.options import require
 from inarch.search.rounds import with_seed
 from inarch.search.space import TRADITIONAL, Result, Space, Track
 from inarch.training.trial import Trial
 
 # --- what is compared: the one place to extend; names that this version of Inarch does not have are passed over -------
-KEEPING = ("retain", "deepen", "joined", "sharpened", "residual", "classification-features", "adapters")
+KEEPING = ("retain", "deepen", "joined", "sharpened", "residual")
 WITHOUT_LAYER = ("da-cnn", "wa-cnn", "dwa-cnn", "wwa-cnn", "head2toe")
 # Ways to harmonise that tuning may choose between, and those that are compared for themselves.
 CHOSEN_HARMONISE = ("none", "l2")
@@ -123,7 +124,7 @@ def tracks(one: Asked, staged: Stages) -> tuple[Track, ...]:
     hidden = (one.hidden,) if one.graft == "deepen" else ()
     for configuration in configurations((one.graft,), one.harmonise, hidden):
         try:
-            make_method(one.method).require(configuration, staged)
+            require(one.method, configuration, staged)
         except UsageError:
             continue
         found.append(Track(configuration, one.method))
