@@ -29,7 +29,7 @@ def test_sizes_agree_with_the_mean_squares_of_a_worked_layout() -> None:
     found = sizes({"x": x, "y": x})
     assert found["one, rest"] == pytest.approx(np.sqrt(rest))
     assert found["one, images"] == pytest.approx(np.sqrt(0.25 - rest / 2))
-    assert found["one, draws"] == pytest.approx(np.sqrt(max(0.0, 1 / 18 - rest / 3)))
+    assert found["one, draws"] == pytest.approx(np.sqrt(max(0.0, 1 / 18 - rest / 3)), abs=1e-7)
     assert found["difference, rest"] == 0.0
 
 
