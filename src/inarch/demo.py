@@ -20,7 +20,7 @@ from sklearn.datasets import load_digits
 from inarch.launch.progress import Progress
 from inarch.network.source import EMBEDDED, SourceOptions
 from inarch.options import StudyOptions
-from inarch.report.words import percent, percent_range, points, points_range
+from inarch.report.words import percent, percent_range
 from inarch.results.folder import RunFolder
 from inarch.study import fit
 
@@ -91,19 +91,12 @@ def in_short(results: Mapping[str, Any], out: Path) -> list[str]:
         f"{words} {percent(test[role]['accuracy'])}"
         for role, words in (("traditional", "traditional fine-tuning"), ("linear_probe", "a linear probe"))
     ]
-    if "difference" in kept:
-        verdict = (
-            f"{points(kept['difference'])} points of test accuracy against replacing it (95 % interval "
-            f"{points_range(kept['interval95'])})"
-        )
-    else:
-        verdict = kept["reason"]
     return [
         f"Adapted to {len(results['dataset']['classes'])} handwritten digits with {counts['train']} training images: a "
         f"network that has only seen {results['source']['classes']} kinds of formula-made images.",
         f"It is right on {percent(chosen['accuracy'])} of {counts['test']} test images (95 % interval "
         f"{percent_range(chosen['interval95'])}), with {chosen['graft']} and {chosen['cut']['index']} stages frozen.",
         f"The usual ways reach: {', '.join(baselines)}.",
-        f"Keeping the network's classification layer: {verdict}.",
+        kept["sentence"] if "difference" in kept else f"Keeping the classification layer: {kept['reason']}.",
         f"Report: {out / 'report.html'}   Model: {out / 'model'}   Images: {out / IMAGES}",
     ]

@@ -285,6 +285,22 @@ def test_the_choice_is_among_confirmed_candidates_over_the_seeds_that_all_have()
     assert [r.trial.seed for r in later.results] == [1, 2]
 
 
+@pytest.mark.parametrize("role", ["traditional", "linear_probe"])
+def test_a_baseline_that_does_best_in_full_is_the_choice_whatever_the_search_thought_of_it(role: str) -> None:
+    space = a_space(REPLACE, RETAIN, seeds=2)
+    history = searched(space, peak(9))
+    baseline = roles(space, history)[role]
+    assert baseline not in best_of_graft(space, history).values()
+    confirmed(space, history, lambda t: 0.9 if t.cut == baseline.cut else 0.7)
+    choice = choose(space, history)
+    assert choice is not None
+    assert choice.trial == baseline
+    narrowed = replace(space, proposal=(Track(RETAIN, "fine-tuning"),))
+    chosen = choose(narrowed, history)
+    assert chosen is not None
+    assert chosen.trial.configuration == RETAIN
+
+
 def test_without_confirmations_the_search_result_stands_and_says_so() -> None:
     space = a_space(RETAIN)
     choice = choose(space, searched(space, peak(4)))

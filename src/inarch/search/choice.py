@@ -20,6 +20,7 @@ from inarch.training.trial import Trial
 
 # Seeds that every candidate gets, however it does: the least of which a spread can be seen.
 RACE = 2
+BASELINES = ("traditional", "linear_probe")
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ class Race:
         self._space, self._history = space, history
         self.roles = roles(space, history)
         self._grafts = best_of_graft(space, history)
-        baselines = [self.roles[role] for role in ("traditional", "linear_probe") if role in self.roles]
+        baselines = [self.roles[role] for role in BASELINES if role in self.roles]
         promising = sorted(self._grafts.values(), key=_promise(space, history), reverse=True)
         # The question is about both sides: their best come first, then what must be there, then the rest.
         sides = [[t for t in promising if graft_class(t.configuration.graft).keeps_layer is k] for k in (True, False)]
@@ -173,9 +174,14 @@ class Race:
         return all(self._trained(trial) for trial in self.roles.values())
 
     def choice(self) -> Candidate | None:
-        """The best among the best of each graft of the proposal."""
+        """The best among the best of each graft of the proposal, and the baselines where they are trials of it: what the
+        search with its few epochs thought little of may be the best in full.
+        """
         tracks = _by_graft(self._space)
-        return self._best(self._behind(trial, tracks[graft]) for graft, trial in self._grafts.items())
+        found = [self._behind(trial, tracks[graft]) for graft, trial in self._grafts.items()]
+        if self._space.baseline in self._space.proposal:
+            found += [c for role, c in self.found().items() if role in BASELINES and c.confirmed]
+        return self._best(found)
 
     def sides(self) -> tuple[Candidate | None, Candidate | None]:
         """The best that keeps the classification layer, and the best that replaces it."""

@@ -87,7 +87,7 @@ def _panel(graft: str, rows: Sequence[Row], curve: Sequence[Row], run: Run, boun
         room = 0.04 * (bounds[1] - bounds[0])
         axes.set_ylim(bounds[0] - room, bounds[1] + room)
         axes.set_xlim(-0.5, deepest + 0.5)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         axes.set_xlabel("frozen stages")
         percent_axis(axes, "y", "validation accuracy")
