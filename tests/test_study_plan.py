@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import inarch as api
 from inarch.data import open_dataset
 from inarch.errors import SourceError
 from inarch.features.plan import Plan
+from inarch.launch.memory import within_budget
 from inarch.launch.plan import Decision
 from inarch.results.ledger import Ledger
 
@@ -52,7 +54,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What is measured: `FOUND` at first, then `OTHER`. Holds the candidates of each measurement."""
     asked: list[Any] = []
 
-    def measure(network: Any, staged: Any, images: Any, device: str, runners: Any) -> Decision:
+    def measure(network: Any, staged: Any, images: Any, device: str, runners: Any, recomputed: int) -> Decision:
         asked.append((tuple(images.shape), device, runners))
         return FOUND if len(asked) == 1 else OTHER
 
@@ -103,6 +105,24 @@ def test_two_folders_on_one_machine_get_the_same_plan_and_the_same_results(
     assert without_cost(one) == without_cost(two)
     for name in ("card.json", "model.safetensors"):
         assert (tmp_path / "one" / "model" / name).read_bytes() == (tmp_path / "two" / "model" / name).read_bytes()
+
+
+def test_a_tight_budget_of_memory_changes_what_is_said_of_the_plan_and_no_result(
+    fit: Fit, measured: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished(fit("ample"))
+    with monkeypatch.context() as patch:
+        patch.setattr("inarch.preparation.within_budget", partial(within_budget, budget=1))
+        ran = finished(fit("tight"))
+    said = "training computes activations of the first stage twice, which changes no result."
+    assert said in ran.said
+    ample, tight = (results_of(tmp_path / name) for name in ("ample", "tight"))
+    plans = [results["cost"]["environment"]["plan"] for results in (ample, tight)]
+    assert [plan["recomputed"] for plan in plans] == [0, 1]
+    assert without_cost(ample) == without_cost(tight)
+    assert said in " ".join((tmp_path / "tight" / "report.html").read_text().split())
+    # What was recorded is used again, whatever the budget says now.
+    assert "Execution plan" not in finished(fit("tight")).said
 
 
 def test_a_run_goes_on_with_its_recorded_plan_whatever_the_cache_says(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from inarch.features.shelf import Shelf
 from inarch.features.store import Images, Keeping
 from inarch.features.what_to_store import Demand, cuts_to_store
 from inarch.launch.allocator import keep_memory
+from inarch.launch.memory import within_budget
 from inarch.launch.plan import Decision, candidates, measured_plan
 from inarch.launch.progress import Progress
 from inarch.launch.remembered import remembered, this_processor
@@ -161,6 +162,7 @@ def _decided(
     environment: dict[str, Any], source: Source, staged: Stages, options: StudyOptions, progress: Progress
 ) -> Decision:
     device, batch = chosen_device(environment["device"]), options.batch_size
+    example = source.input.example(batch)
     subject = this_processor(device) | {
         "threads": environment["threads"],
         "allocator_keeps_memory": environment["allocator_keeps_memory"],
@@ -174,9 +176,14 @@ def _decided(
     def measure() -> Decision:
         progress.note("Measuring which memory format and which precision are fastest here.")
         runners = candidates(device, PRECISIONS if options.precision == AUTO else (options.precision,))
-        return measured_plan(source.network, staged, source.input.example(batch), device, runners)
+        again = bounded(Plan(trained=runners[0][1])).recomputed
+        return measured_plan(source.network, staged, example, device, runners, again)
 
-    return remembered(subject, measure, progress.announce)
+    def bounded(plan: Plan) -> Plan:
+        return within_budget(plan, source.network, staged, example, device)
+
+    found = remembered(subject, measure, progress.announce)
+    return replace(found, plan=bounded(found.plan))
 
 
 def _store_limit(options: StudyOptions) -> int:

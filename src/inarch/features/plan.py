@@ -22,6 +22,8 @@ MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.cont
 class Plan:
     """memory_format: of the whole network, since what is frozen and what trains share modules. frozen: precision of
     forward passes through frozen stages. trained: precision of everything behind them, trained or evaluated.
+    recomputed: the first so many stages keep nothing of their inside in a training step (network/recomputed.py); the
+    numbers do not depend on it.
 
     `ValueError` where one of them is not known.
     """
@@ -29,6 +31,7 @@ class Plan:
     memory_format: str = "channels_last"
     frozen: str = "fp32"
     trained: str = "fp32"
+    recomputed: int = 0
 
     def __post_init__(self) -> None:
         if self.memory_format not in MEMORY_FORMATS:
@@ -36,6 +39,8 @@ class Plan:
         for precision in (self.frozen, self.trained):
             if precision not in PRECISIONS:
                 raise ValueError(f"precision {precision!r}, known: {', '.join(PRECISIONS)}")
+        if self.recomputed < 0:
+            raise ValueError(f"{self.recomputed} stages to compute again")
 
     @property
     def layout(self) -> torch.memory_format:
@@ -46,13 +51,13 @@ class Plan:
     def precisions(self) -> set[str]:
         return {self.frozen, self.trained}
 
-    def to_json(self) -> dict[str, str]:
+    def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Plan:
         """`KeyError`, `TypeError` or `ValueError` where `value` is no plan; further keys are allowed."""
-        return cls(value["memory_format"], value["frozen"], value["trained"])
+        return cls(value["memory_format"], value["frozen"], value["trained"], int(value.get("recomputed", 0)))
 
 
 def computes_in_bf16(device: str) -> bool:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from inarch.errors import RunFolderError, SourceError, TrainingError
 from inarch.features.store import PrefixStore
+from inarch.launch.allocator import give_back
 from inarch.launch.cost import Speeds, seconds_of
 from inarch.methods import make_method
 from inarch.network.adapted import AdaptedNetwork
@@ -57,6 +58,7 @@ class Workbench:
         with self.store.profile.section("building networks"):
             self._network.load_state_dict(self.source_weights)
             adapted = AdaptedNetwork(self.staged, trial.configuration, self.widths, cut=trial.cut, seed=trial.seed)
+            adapted.recompute(self.store.machine.plan.recomputed)
             return adapted.to(self.store.machine.device)
 
     def run(self, batch: Sequence[Trial], watch: Watch) -> list[Result]:
@@ -66,6 +68,8 @@ class Workbench:
         """
         start = time.monotonic()
         self.store.tick = watch.check
+        if self.store.machine.plan.recomputed:
+            give_back()
         try:
             networks, outcomes = self._train(batch, watch)
         finally:

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from inarch.features.machine import Machine
 from inarch.features.plan import MEMORY_FORMATS, PRECISIONS, Plan, computes_in_bf16
+from inarch.network.recomputed import through
 from inarch.network.stages import Stages
 
 # By how much a candidate must beat the default: less is within what other work does to a short measurement.
@@ -70,13 +71,14 @@ def candidates(device: str, precisions: Sequence[str] = PRECISIONS) -> list[Cand
 
 
 def measured_plan(
-    network: nn.Module, staged: Stages, images: Tensor, device: str, runners: Sequence[Candidate]
+    network: nn.Module, staged: Stages, images: Tensor, device: str, runners: Sequence[Candidate], recomputed: int = 0
 ) -> Decision:
     """Measures the `runners` on `images` [batch, channels, height, width] and decides.
 
-    The network's weights, buffers and modes, and the random state, are as before afterwards.
+    recomputed: stages that steps compute again, as in `Plan`, for measuring not to take the memory that this saves. The
+    network's weights, buffers and modes, and the random state, are as before afterwards.
     """
-    with _rehearsing(network, staged, device) as rehearsal:
+    with rehearsing(network, staged, device, recomputed) as rehearsal:
         few = images[: max(2, len(images) // GLANCE)]
         # In one precision: a small batch does not show what another gains, since converting the weights takes its time.
         formats = [runner for runner in runners if runner[1] == runners[0][1]]
@@ -159,10 +161,11 @@ def _gain(times: Times, default: Candidate, chosen: Candidate) -> float | None:
 class _Rehearsal:
     """The two kinds of work of a study, on images that only look like some; returns the seconds that they took."""
 
-    def __init__(self, network: nn.Module, staged: Stages, device: str) -> None:
+    def __init__(self, network: nn.Module, staged: Stages, device: str, recomputed: int) -> None:
         last = len(staged.stages)
         self._network, self._device = network, device
-        self._frozen, self._whole = staged.segment(0, max(1, last - 1)), staged.segment(0, last)
+        self._frozen = staged.segment(0, max(1, last - 1))
+        self._parts = [*(staged.segment(k, k + 1) for k in range(recomputed)), staged.segment(recomputed, last)]
 
     def forward(self, runner: Candidate, images: Tensor) -> float:
         machine, pixels = self._made_ready(runner, images)
@@ -175,10 +178,11 @@ class _Rehearsal:
     def step(self, runner: Candidate, images: Tensor) -> float:
         machine, pixels = self._made_ready(runner, images)
         labels = torch.zeros(len(images), dtype=torch.long, device=pixels.device)
-        self._whole.train()
+        for part in self._parts:
+            part.train()
         start = self._now()
         with machine.autocast():
-            logits = self._whole(pixels)
+            logits = through(self._parts, pixels)
         F.cross_entropy(logits.float(), labels).backward()
         seconds = self._now() - start
         self._network.zero_grad(set_to_none=True)
@@ -197,13 +201,14 @@ class _Rehearsal:
 
 
 @contextmanager
-def _rehearsing(network: nn.Module, staged: Stages, device: str) -> Iterator[_Rehearsal]:
+def rehearsing(network: nn.Module, staged: Stages, device: str, recomputed: int = 0) -> Iterator[_Rehearsal]:
+    """Whatever is done to the network within, it is on the processor and as before afterwards; so is random state."""
     weights = {name: value.clone() for name, value in network.state_dict().items()}
     modes = {module: module.training for module in network.modules()}
     accelerators = [torch.device(device)] if torch.device(device).type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=accelerators):
-            yield _Rehearsal(network, staged, device)
+            yield _Rehearsal(network, staged, device, recomputed)
     finally:
         network.zero_grad(set_to_none=True)
         network.to("cpu").to(memory_format=torch.contiguous_format)

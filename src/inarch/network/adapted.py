@@ -61,6 +61,12 @@ class AdaptedNetwork(nn.Module):
         self.graft = build_graft(configuration, self.widths, seed)
         self._freeze(())
 
+    def recompute(self, stages: int) -> None:
+        """Lets training steps compute the inside of the first `stages` stages again (`recomputed.py`) from now on."""
+        if stages > self.stored_cut:
+            self._pieces = Pieces(self.staged, self.stored_cut, self.taps, len(self.staged.stages) - 1, stages)
+            self.train(self.training)
+
     def _freeze(self, more: Iterable[int]) -> None:
         """Freezes the stages up to the cut, and these."""
         last = len(self.staged.stages) - 1

@@ -1,4 +1,4 @@
-"""A stretch of a staged network in pieces, so that activations on its way can be read."""
+"""A stretch of a staged network in pieces, so that activations on its way can be read, or need not be kept."""
 
 from __future__ import annotations
 
@@ -7,28 +7,35 @@ from contextlib import suppress
 from itertools import pairwise
 from typing import final
 
+import torch
 from torch import Tensor, nn
 
+from inarch.network.recomputed import computed_again
 from inarch.network.stages import Stages
 
 
 @final
 class Pieces:
-    """Stages start + 1 to stop, cut at `taps` as well. No module: its layers belong to the segment of these stages.
+    """Stages start + 1 to stop, cut at `taps` as well; those up to `recomputed` are computed again in the backward pass
+    (`recomputed.py`). No module: its layers belong to the segment of these stages.
 
     Segments have modes of their own where they hold no layers, and buffers of their own beside shared ones: `train`,
     `rest` and `apply` must follow what the whole segment is told.
     """
 
-    def __init__(self, staged: Stages, start: int, taps: Sequence[int], stop: int) -> None:
-        self._segments = [staged.segment(a, b) for a, b in pairwise((start, *taps, stop))]
+    def __init__(self, staged: Stages, start: int, taps: Sequence[int], stop: int, recomputed: int = 0) -> None:
+        self._taps, self._recomputed = frozenset(taps), recomputed
+        self._ends = sorted({*taps, *range(start + 1, min(recomputed, stop) + 1)})
+        self._segments = [staged.segment(a, b) for a, b in pairwise((start, *self._ends, stop))]
 
     def run(self, x: Tensor, take: Callable[[Tensor], Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """What the stretch makes of x, and what `take` keeps of the activations at the taps, in their order."""
         taken = []
-        for segment in self._segments[:-1]:
-            x = segment(x)
-            taken.append(take(x))
+        for segment, end in zip(self._segments[:-1], self._ends, strict=True):
+            again = end <= self._recomputed and torch.is_grad_enabled()
+            x = computed_again(segment, x) if again else segment(x)
+            if end in self._taps:
+                taken.append(take(x))
         return self._segments[-1](x), tuple(taken)
 
     def train(self, mode: bool) -> None:

@@ -102,11 +102,19 @@ def plan_sentence(plan: Mapping[str, Any]) -> str:
     gains = plan["gain"]
     frozen, trained = (f"{plan[name]}{_gain(gains[name])}" for name in ("frozen", "trained"))
     text = f"Execution plan: {layout}, frozen stages in {frozen}, trained ones in {trained}"
+    again = _recomputed(plan.get("recomputed", 0))
     if None in (gains["frozen"], gains["trained"]):
-        return f"{text}."
+        return f"{text}.{again}"
     if gains["frozen"] == gains["trained"] == 1.0:
-        return f"{text}: nothing else that was measured is faster by a tenth."
-    return f"{text}, as measured against channels last in fp32."
+        return f"{text}: nothing else that was measured is faster by a tenth.{again}"
+    return f"{text}, as measured against channels last in fp32.{again}"
+
+
+def _recomputed(stages: int) -> str:
+    if not stages:
+        return ""
+    first = "the first stage" if stages == 1 else f"the first {stages} stages"
+    return f" To take less memory, training computes activations of {first} twice, which changes no result."
 
 
 def training_sentence(settings: Mapping[str, Any]) -> str | None:

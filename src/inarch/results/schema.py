@@ -89,7 +89,8 @@ _PLAN: Final = object_with(
         "frozen": text(),
         "trained": text(),
         "gain": object_with({"frozen": _GAIN, "trained": _GAIN}),
-    }
+    },
+    also={"recomputed": number(0, whole=True)},
 )
 COUNTS: Final = object_with(dict.fromkeys(("train", "validation", "test"), number(0, whole=True)))
 DATASET: Final = object_with(

@@ -1,0 +1,46 @@
+"""How many stages a training step computes again, for it to stay within a budget of memory.
+
+It follows from counts of bytes for the network, image and batch size and the plan's precision, so two runs of a study
+agree on it; and since nothing but memory and time depends on it (network/recomputed.py), the budget is a constant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from inarch.features.machine import Machine
+from inarch.features.plan import Plan
+from inarch.launch.plan import rehearsing
+from inarch.network.recomputed import kept_bytes, stages_to_recompute
+from inarch.network.stages import Stages
+
+# What a training step may keep. With it libraries (0.8 GB), kept images (0.4), stored activations (0.5) and what the
+# allocator cannot use again (about as much as the step itself) stay below 4 GiB together (docs/lab-notebook.md).
+BUDGET = 1 << 30
+# Images that are counted, for a batch of any size.
+COUNTED = 2
+
+
+def within_budget(
+    plan: Plan, network: nn.Module, staged: Stages, images: Tensor, device: str, *, budget: int = BUDGET
+) -> Plan:
+    """The plan with as many stages computed again as a step on `images` [batch, channels, height, width] takes.
+
+    On processors alone: an accelerator has memory of its own, and calls cost it more than bytes. The network's weights,
+    buffers and modes, and the random state, are as before afterwards.
+    """
+    if torch.device(device).type != "cpu":
+        return plan
+    share = len(images) / min(COUNTED, len(images))
+    machine = Machine(device, plan)
+    with rehearsing(network, staged, device):
+        network.to(memory_format=plan.layout)
+        counted = kept_bytes(staged, machine.place(images[:COUNTED]), machine.autocast())
+    item = 2 if plan.trained == "bf16" else 4
+    shapes = [tuple(images.shape[1:]), *(stage.output_shape for stage in staged.stages[:-1])]
+    inputs = [len(images) * item * prod(shape) for shape in shapes]
+    return replace(plan, recomputed=stages_to_recompute([round(share * size) for size in counted], inputs, budget))
