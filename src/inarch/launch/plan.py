@@ -75,10 +75,13 @@ def measured_plan(
 ) -> Decision:
     """Measures the `runners` on `images` [batch, channels, height, width] and decides.
 
-    recomputed: stages that steps compute again, as in `Plan`, for measuring not to take the memory that this saves. The
-    network's weights, buffers and modes, and the random state, are as before afterwards.
+    recomputed: stages that steps compute again, as in `Plan`. Where there are any, half of the images are enough:
+    measuring must not take the memory that a study is to do without, and in a bad format a step may take twice of it.
+    The network's weights, buffers and modes, and the random state, are as before afterwards.
     """
     with rehearsing(network, staged, device, recomputed) as rehearsal:
+        if recomputed:
+            images = images[: max(2, len(images) // 2)]
         few = images[: max(2, len(images) // GLANCE)]
         # In one precision: a small batch does not show what another gains, since converting the weights takes its time.
         formats = [runner for runner in runners if runner[1] == runners[0][1]]
