@@ -19,7 +19,7 @@ from inarch.features.machine import Machine
 from inarch.features.place import default_limit, readable, store_folder
 from inarch.features.plan import PRECISIONS, Plan, require_precision
 from inarch.features.shelf import Shelf
-from inarch.features.store import Images, Keeping
+from inarch.features.store import MEMORY, Images, Keeping
 from inarch.features.what_to_store import Demand, cuts_to_store
 from inarch.launch.allocator import keep_memory
 from inarch.launch.memory import within_budget
@@ -207,11 +207,15 @@ def keeping(
         item=2 if settings.stored_precision == "bf16" else 4,
     )
     card = source.card
-    limit: int = folder.ledger.get_meta("environment")["store_limit"]
+    environment = folder.ledger.get_meta("environment")
+    limit: int = environment["store_limit"]
+    # Where a training step saves memory, more segments are read from their files: a matter of cost alone.
+    memory = MEMORY // 4 if environment["plan"].get("recomputed") else MEMORY
     return Keeping(
         cuts_to_store(staged.stages, demand, limit),
         settings.stored_precision,
         Shelf(store_folder(options.store), limit),
+        memory,
         source={
             "network": card.network,
             "arguments": dict(card.arguments),

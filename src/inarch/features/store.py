@@ -73,6 +73,8 @@ class PrefixStore:
         self.keeping = keeping
         # Called before every piece of work; may raise to end it.
         self.tick: Callable[[], None] = lambda: None
+        # Called where many images are about to be, or were, pushed through: may give memory back.
+        self.settle: Callable[[], None] = lambda: None
         self.profile = Profile()
         self._stages = staged.stages
         self._passes = Passes(staged, images, machine, lambda: self.tick(), lambda: self.profile)
@@ -91,8 +93,10 @@ class PrefixStore:
 
     def batches(self, cut: int, split: str) -> Iterator[Tensor]:
         """The evaluation view of a whole split, in chunks."""
+        self.settle()
         for positions in chunks(len(self.images.rows[split])):
             yield self.read(cut, split, positions, None)
+        self.settle()
 
     def once(self, cut: int, split: str) -> Iterator[Tensor]:
         """Like `batches`, but kept nowhere: for what a study asks for one time, so that it takes no room of views."""
@@ -136,7 +140,10 @@ class PrefixStore:
 
     def _rows(self, key: Key) -> Rows:
         if key not in self._opened:
+            held = self.holds(*key)
             self._opened[key] = self._from_shelf(key) or self._in_memory(key)
+            if not held:
+                self.settle()
             self._opened.move_to_end(key)
             self._close_oldest()
         self._opened.move_to_end(key)

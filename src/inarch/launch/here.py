@@ -47,6 +47,8 @@ class Workbench:
         self.staged = staged
         self.store = store
         self.folder = folder
+        if store.machine.plan.recomputed:
+            store.settle = give_back
         require_features(staged)
         # Weights and pixels must agree on the memory format, or every layer converts: tens of times slower here.
         self._network = network.to(memory_format=store.machine.plan.layout)
@@ -68,8 +70,6 @@ class Workbench:
         """
         start = time.monotonic()
         self.store.tick = watch.check
-        if self.store.machine.plan.recomputed:
-            give_back()
         try:
             networks, outcomes = self._train(batch, watch)
         finally:
