@@ -18,7 +18,7 @@ from inarch.launch.memory import within_budget
 from inarch.methods import METHODS
 from inarch.network.adapted import AdaptedNetwork, stage
 from inarch.network.card import InputSpec
-from inarch.network.grafts import GRAFT_NAMES, Configuration, Widths
+from inarch.network.grafts import Configuration, Widths
 from inarch.network.recomputed import computed_again, kept_bytes, stages_to_recompute
 from inarch.network.stages import StagedNetwork, stage_network
 from inarch.training.fit import Watch
@@ -69,9 +69,9 @@ def saved_bytes(network: AdaptedNetwork) -> int:
     return sum(value.untyped_storage().nbytes() for value in kept.values())
 
 
-@pytest.mark.parametrize("recomputed", [1, 2, 9])
+@pytest.mark.parametrize("recomputed", [1, 9])
 @pytest.mark.parametrize("cut", [0, 1, 2])
-@pytest.mark.parametrize("graft", GRAFT_NAMES)
+@pytest.mark.parametrize("graft", ["replace", "retain", "deepen", "joined", "head2toe"])
 def test_training_comes_out_the_same_bit_for_bit(graft: str, cut: int, recomputed: int) -> None:
     plain, again = (after_two_steps(adapted(graft, cut, number)) for number in (0, recomputed))
     assert plain.keys() == again.keys()

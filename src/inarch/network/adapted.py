@@ -37,9 +37,8 @@ class AdaptedNetwork(nn.Module):
 
     `cut` counts the frozen stages, from 0 to the number of stages; the last stage is the classification layer.
     `stored_cut` is the deepest cut whose activations never change while this network trains: all training needs are
-    those activations and `from_stored`. The modules are shared with the source network, not copied.
-
-    `held` are the stages that stand still now, by index from 1: those of the cut, and those that a method lets rest.
+    those activations and `from_stored`. The modules are shared with the source network, not copied. `held` are the
+    stages that stand still now, by index from 1: those of the cut, and those that a method lets rest.
     """
 
     def __init__(self, staged: Stages, configuration: Configuration, widths: Widths, *, cut: int, seed: int) -> None:
@@ -245,7 +244,6 @@ def stage(network: nn.Module, layer: str, example: Tensor, by_hand: Sequence[str
 
 def finely_staged(network: AdaptedNetwork, layer: str, by_hand: Sequence[str], example: Tensor) -> AdaptedNetwork:
     """The same modules and grafts, with a stage for every place where the first source network can be cut.
-
     layer, by_hand: the classification layer of that network, and its stages where they were named by hand (they stay).
     A graft that reads activations on the way is attached to stages by their number: its network stays as it is.
     """
