@@ -40,5 +40,8 @@ def test_only_a_study_that_saves_memory_gives_it_back_around_passes(
     monkeypatch.setattr("inarch.launch.here.give_back", lambda: given.append(None))
     with workbench(tmp_path, plan=Plan(recomputed=recomputed)) as bench:
         bench.run([Trial(Configuration("retain", "none"), 1, "fine-tuning", 0.01, 0.1, 1, SETTINGS)], Watch())
+        before = len(given)
+        bench.measure(SETTINGS)
+        assert len(given) - before == recomputed
     # Around the evaluation of each of two epochs, and after the views that were stored.
     assert len(given) >= 4 if recomputed else not given

@@ -210,12 +210,14 @@ class Workbench:
                 return network(pixels)
 
         with self.store.profile.section("measuring"), torch.random.fork_rng(devices=[]):
-            return Speeds(
+            speeds = Speeds(
                 training=seconds_of(step) / len(rows),
                 view=seconds_of(lambda: images.views.training(rows, 0)) / len(rows),
                 forward=seconds_of(forward) / len(rows),
                 head=0.004,
             )
+        self.store.settle()
+        return speeds
 
 
 def require_features(staged: Stages) -> None:

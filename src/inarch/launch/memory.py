@@ -19,7 +19,7 @@ from inarch.network.recomputed import kept_bytes, stages_to_recompute
 from inarch.network.stages import Stages
 
 # Bytes that a training step may keep. With them libraries (0.8 GB), kept images (0.4), stored activations (0.5), the
-# backward pass and what the allocator cannot use again stay below 4 GiB together (docs/lab-notebook.md).
+# backward pass and what the allocator cannot use again come to about 4 GiB (docs/lab-notebook.md).
 BUDGET = 768 << 20
 # Images that are counted, for a batch of any size.
 COUNTED = 2
