@@ -42,15 +42,21 @@ Rates = tuple[float, float]
 
 @dataclass(frozen=True)
 class Effort:
-    """What is compared. sides: of the images that the network sees, in pixels. a_class: training images."""
+    """What is compared. data: its name, the side of images that the network sees in pixels, and epochs. a_class:
+    training images.
+    """
 
-    sides: tuple[tuple[str, int], ...] = ((DIGITS, 32), *((name, 64) for name in common.DATA_SETS))
+    data: tuple[tuple[str, int, int], ...] = (
+        (DIGITS, 32, 30),
+        ("clothing", 64, 20),
+        ("grocery", 64, 8),
+        ("landuse", 64, 16),
+    )
     seeds: int = 5
     a_class: int = 20
-    epochs: int | None = None
 
 
-QUICK = Effort(sides=((DIGITS, 32), ("clothing", 64)), seeds=3, epochs=12)
+QUICK = Effort(data=((DIGITS, 32, 12), ("clothing", 64, 12)), seeds=3)
 
 
 def candidates(way: str) -> list[Rates]:
@@ -106,15 +112,14 @@ def drawn(data: Path, file: Path, a_class: int, seed: int) -> Path:
     return file
 
 
-def measure(parts: Parts, work: Path, effort: Effort, data: str, side: int) -> list[Record]:
+def measure(parts: Parts, work: Path, effort: Effort, data: str, side: int, epochs: int) -> list[Record]:
     """The rows of one data set: from trained and from random weights, each way."""
     folder = work.resolve() / DIGITS if data == DIGITS else common.shared() / "data" / data
     if data == DIGITS:
         write_digits(folder, POOL)
     # A digit in a mirror is another sign.
     augmentation = "crop" if data == DIGITS else "crop-flip"
-    options: Record = {"precision": "fp32", "augmentation": augmentation}
-    options |= {"epochs": effort.epochs} if effort.epochs else {}
+    options: Record = {"precision": "fp32", "augmentation": augmentation, "epochs": epochs}
     rows = []
     for weights in ("embedded", "random"):
         rates = {way: candidates(way) for way in WAYS}
@@ -134,7 +139,15 @@ def measure(parts: Parts, work: Path, effort: Effort, data: str, side: int) -> l
             for way in WAYS:
                 found[way].append(part[way][0]["test"])
         rows += [
-            {"data": data, "side": side, "weights": weights, "way": way, "rates": rates[way][0], "test": found[way]}
+            {
+                "data": data,
+                "side": side,
+                "epochs": epochs,
+                "weights": weights,
+                "way": way,
+                "rates": rates[way][0],
+                "test": found[way],
+            }
             for way in WAYS
         ]
     return rows
@@ -184,7 +197,7 @@ def main(given: Sequence[str] | None = None) -> int:
     work = chosen.out / ("embedded-quick" if chosen.quick else "embedded")
     facts = common.machine()
     parts = Parts(chosen.parts or work / "parts", work)
-    rows = [row for data, side in effort.sides for row in measure(parts, work, effort, data, side)]
+    rows = [row for asked in effort.data for row in measure(parts, work, effort, *asked)]
     found = gains(rows)
     show(found, effort)
     common.write_json(chosen.json, {"rows": rows, "gains": found, "quick": chosen.quick, "machine": facts})

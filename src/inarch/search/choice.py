@@ -174,8 +174,8 @@ class Race:
         return all(self._trained(trial) for trial in self.roles.values())
 
     def choice(self) -> Candidate | None:
-        """The best among the best of each graft of the proposal, and the baselines where they are trials of it: what the
-        search with its few epochs thought little of may be the best in full.
+        """The best among the best of each graft of the proposal, and the baselines where they are trials of it: what
+        the search with its few epochs thought little of may be the best in full.
         """
         tracks = _by_graft(self._space)
         found = [self._behind(trial, tracks[graft]) for graft, trial in self._grafts.items()]
