@@ -1,9 +1,10 @@
 """What the embedded network's weights are worth: test accuracy against the same network from random weights.
 
 A linear probe and a fine-tuning of all layers, from both, on digits and on photographs with 20 training images a class.
-Every seed has a draw of training images, initial weights and orders of its own. Rates are those that did best on
-validation with the first seed: for the probe five multiples of what the range test finds; for the fine-tuning three
-multiples, and old layers at the same rate or a tenth of it, since random weights want another ratio than trained ones.
+Every seed has a draw of training images, initial weights and orders of its own. Both weights choose among the same
+settings, by validation with the first seed: for the probe five rates, with features as they are or normalised by batch
+(random features hardly differ from image to image, which no rate alone makes up for); for the fine-tuning six pairs of
+rates. They are not multiples of what a range test finds, since that test needs features that are good for something.
 """
 
 from __future__ import annotations
@@ -25,19 +26,26 @@ import common
 from common import AS_COMMAND_LINE, Parts, Record
 from inarch.demo import Shares, write_digits
 from inarch.launch.here import Workbench
+from inarch.network.grafts import Configuration
 from inarch.network.source import EMBEDDED
-from inarch.search.space import MULTIPLES, PROBE_MULTIPLES
 from inarch.training.fit import Watch
 from inarch.training.trial import TrainingSettings, Trial
-from ours import Wanted, in_study, trial_of
+from ours import Wanted, in_study
 
 DIGITS = "digits"
 # More digits than are drawn, so that draws differ.
 POOL = Shares(train=80, validation=20)
-WAYS = ("linear probe", "fine-tuning")
-RATIOS = (1.0, 0.1)
-# The old and the new layers' rate as multiples of what the range test finds.
-Rates = tuple[float, float]
+# Harmoniser, the old and the new layers' rate.
+Setting = tuple[str, float, float]
+SETTINGS: dict[str, list[Setting]] = {
+    "linear probe": [(name, 0.0, rate) for name in ("none", "batch") for rate in (0.01, 0.03, 0.1, 0.3, 1.0)],
+    "fine-tuning": [
+        ("none", old, new)
+        for old, new in ((0.003, 0.003), (0.01, 0.01), (0.03, 0.03), (0.1, 0.1), (0.003, 0.03), (0.01, 0.1))
+    ],
+}
+# Of a linear probe it is the deepest.
+CUTS = {"fine-tuning": 0}
 
 
 @dataclass(frozen=True)
@@ -59,36 +67,26 @@ class Effort:
 QUICK = Effort(data=((DIGITS, 32, 12), ("clothing", 64, 12)), seeds=3)
 
 
-def candidates(way: str) -> list[Rates]:
-    """Multiples (old, new) of the range test's rate that are tried."""
-    if way == "linear probe":
-        return [(0.0, multiple) for multiple in PROBE_MULTIPLES]
-    return [(ratio * multiple, multiple) for multiple in MULTIPLES for ratio in RATIOS]
-
-
-def accuracies(wanted: Record, run: str, seed: int, rates: dict[str, list[Rates]]) -> Record:
-    """For each way its validation and test accuracy at all of its rates, which are multiples of the range test's."""
+def accuracies(wanted: Record, run: str, seed: int, settings: dict[str, list[Setting]]) -> Record:
+    """For each way its validation and test accuracy with all of its settings."""
     asked = Wanted.from_json(wanted)
     torch.manual_seed(seed)  # what random weights come from
 
-    def work(bench: Workbench, settings: TrainingSettings) -> Record:
+    def work(bench: Workbench, training: TrainingSettings) -> Record:
         deepest = len(bench.staged.stages) - 1
         labels = bench.store.images.labels["test"]
-        configuration = trial_of("replace", deepest, 0, settings, (0.0, 0.0)).configuration
-        found = bench.new_layer_rate(configuration, settings, deepest, seed)
 
-        def trained(trial: Trial) -> Record:
+        def trained(cut: int, setting: Setting) -> Record:
+            harmonise, old, new = setting
+            trial = Trial(Configuration("replace", harmonise, ()), cut, "fine-tuning", old, new, seed, training)
             validation = bench.run([trial], Watch())[0].accuracy
             if validation < 0:  # a rate that was too high
                 return {"validation": 0.0, "test": 0.0}
             return {"validation": validation, "test": float((bench.test(trial).argmax(axis=1) == labels).mean())}
 
-        return {
-            way: [
-                trained(trial_of("replace", cut, seed, settings, (old * found, new * found))) for old, new in rates[way]
-            ]
-            for way, cut in zip(WAYS, (deepest, 0), strict=True)
-        } | {"rate": found, "test_images": len(labels)}
+        return {way: [trained(CUTS.get(way, deepest), one) for one in settings[way]] for way in settings} | {
+            "test_images": len(labels)
+        }
 
     return in_study(asked, Path(run), work)
 
@@ -122,21 +120,21 @@ def measure(parts: Parts, work: Path, effort: Effort, data: str, side: int, epoc
     options: Record = {"precision": "fp32", "augmentation": augmentation, "epochs": epochs}
     rows = []
     for weights in ("embedded", "random"):
-        rates = {way: candidates(way) for way in WAYS}
-        found: dict[str, list[float]] = {way: [] for way in WAYS}
+        settings = SETTINGS
+        found: dict[str, list[float]] = {way: [] for way in SETTINGS}
         for seed in range(1, effort.seeds + 1):
             name = f"{data}-{weights}-{seed}"
             manifest = drawn(folder, work.resolve() / f"{data}-{seed}.csv", effort.a_class, seed)
             wanted = {"data": manifest, "source": EMBEDDED, "image_size": side, "options": options}
-            values = {"wanted": wanted | {"pretrained": weights == "embedded"}, "seed": seed, "rates": rates}
+            values = {"wanted": wanted | {"pretrained": weights == "embedded"}, "seed": seed, "settings": settings}
             run = work.resolve() / "runs" / name
             part = parts.measure(name, "embedded:accuracies", values | {"run": run}, AS_COMMAND_LINE)
             shutil.rmtree(run, ignore_errors=True)
             if seed == 1:
-                best = {way: max(range(len(rates[way])), key=lambda i: part[way][i]["validation"]) for way in WAYS}
-                part = part | {way: [part[way][best[way]]] for way in WAYS}
-                rates = {way: [rates[way][best[way]]] for way in WAYS}
-            for way in WAYS:
+                best = {way: int(np.argmax([one["validation"] for one in part[way]])) for way in SETTINGS}
+                part = part | {way: [part[way][best[way]]] for way in SETTINGS}
+                settings = {way: [settings[way][best[way]]] for way in SETTINGS}
+            for way in SETTINGS:
                 found[way].append(part[way][0]["test"])
         rows += [
             {
@@ -145,10 +143,10 @@ def measure(parts: Parts, work: Path, effort: Effort, data: str, side: int, epoc
                 "epochs": epochs,
                 "weights": weights,
                 "way": way,
-                "rates": rates[way][0],
+                "setting": settings[way][0],
                 "test": found[way],
             }
-            for way in WAYS
+            for way in SETTINGS
         ]
     return rows
 

@@ -79,7 +79,7 @@ class Measurer:
         return {"rounds": [{"predict": 90.0, "decode": 200.0, "forward": 200.0, "share": 0.9}] * values["rounds"]}
 
     def accuracies(self, values: Values) -> Values:
-        if "rates" in values:
+        if "settings" in values:
             return self.of_embedded(values)
         loss = 0.2 if values["wanted"]["options"]["views"] == 1 else 0.0
         return {"accuracies": [0.8 - loss, 0.81 - loss, 0.79 - loss]}
@@ -88,14 +88,14 @@ class Measurer:
         trained = values["wanted"]["pretrained"]
         return {
             way: [
-                # The middle one of the rates is the best on validation, and by chance the worst on test.
+                # The middle one of the settings is the best on validation, and by chance the worst on test.
                 {
-                    "validation": 0.5 + 0.1 * (i == len(rates) // 2),
-                    "test": 0.6 + 0.2 * trained - 0.1 * (i == len(rates) // 2),
+                    "validation": 0.5 + 0.1 * (i == len(settings) // 2),
+                    "test": 0.6 + 0.2 * trained - 0.1 * (i == len(settings) // 2),
                 }
-                for i in range(len(rates))
+                for i in range(len(settings))
             ]
-            for way, rates in values["rates"].items()
+            for way, settings in values["settings"].items()
         }
 
 
@@ -233,13 +233,13 @@ def test_views_marks_losses_beyond_noise(measurer: Measurer, tmp_path: Path) -> 
     assert one["standard_error"] == pytest.approx(0.01 / 3**0.5)
 
 
-def test_embedded_chooses_rates_on_validation_with_the_first_seed_alone(measurer: Measurer, tmp_path: Path) -> None:
+def test_embedded_chooses_settings_on_validation_with_the_first_seed_alone(measurer: Measurer, tmp_path: Path) -> None:
     written = ran(embedded, tmp_path)
     asked = [values for _, values, _ in measurer.asked]
     assert len(asked) == 2 * 2 * embedded.QUICK.seeds
-    first, later = asked[0]["rates"], asked[1]["rates"]
-    for way in embedded.WAYS:
-        assert len(first[way]) == len(embedded.candidates(way))
+    first, later = asked[0]["settings"], asked[1]["settings"]
+    for way in embedded.SETTINGS:
+        assert len(first[way]) == len(embedded.SETTINGS[way])
         assert later[way] == [first[way][len(first[way]) // 2]]
     # Although another rate would have done better on test with the first seed.
     assert all(row["test"][0] == pytest.approx(0.7) for row in written["rows"] if row["weights"] == "embedded")
@@ -250,7 +250,7 @@ def test_embedded_compares_equal_draws_and_says_what_is_gained(measurer: Measure
     draws = {(v["wanted"]["pretrained"], v["seed"]): v["wanted"]["data"].name for _, v, _ in measurer.asked}
     assert all(draws[True, seed] == draws[False, seed] for seed in range(1, embedded.QUICK.seeds + 1))
     assert {(row["data"], row["way"]) for row in written["gains"]} == {
-        (data, way) for data, _ in embedded.QUICK.sides for way in embedded.WAYS
+        (data, way) for data, *_ in embedded.QUICK.data for way in embedded.SETTINGS
     }
     assert all(row["gain_points"] == pytest.approx(20.0) for row in written["gains"])
     assert all(row["gain_error_points"] == pytest.approx(0.0, abs=1e-9) for row in written["gains"])
