@@ -24,7 +24,7 @@ PLANS = [Plan(*parts) for parts in itertools.product(MEMORY_FORMATS, PRECISIONS,
 # A number is off by up to half of this share of itself; a few layers and their gradients add up some of that.
 ROUNDING = {"fp32": 50 * torch.finfo(torch.float32).eps, "bf16": 3 * torch.finfo(torch.bfloat16).eps}
 
-every_plan = pytest.mark.parametrize("plan", PLANS, ids=lambda plan: "-".join(plan.to_json().values()))
+every_plan = pytest.mark.parametrize("plan", PLANS, ids=lambda plan: "-".join(map(str, plan.to_json().values())))
 
 
 def after_a_step(folder: Path, plan: Plan, cut: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
