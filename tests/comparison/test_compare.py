@@ -73,7 +73,7 @@ def test_the_report_says_and_draws_it(finished: Path) -> None:
     page = (finished / "report.html").read_text()
     assert results_of(finished)["sentence"].split(";")[0] in page
     # For each of two sizes the accuracies and the differences; the bars beside classes come on top.
-    assert page.count("<svg") - page.count("<svg class=\"bar\"") == 4
+    assert page.count("<svg") - page.count('<svg class="bar"') == 4
     (finished / "report.html").unlink()
     ran = inarch("report", finished)
     assert ran.exit_code == 0, ran.said
