@@ -17,6 +17,8 @@ from inarch.data import open_dataset
 from inarch.demo import IMAGES, SIDE, Shares, write_digits
 from inarch.launch.progress import Progress
 from inarch.options import StudyOptions
+from inarch.results.folder import TRIAL, RunFolder
+from inarch.results.ledger import Record
 from inarch.results.schema import validate_results
 
 SMALL = StudyOptions(
@@ -45,6 +47,15 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         return whole(out, progress, **given, options=SMALL, shares=FEW)
 
     monkeypatch.setattr(demonstration, "demo", shortened)
+
+
+def test_the_demo_writes_nothing_into_the_folder_of_another_study(tmp_path: Path) -> None:
+    with RunFolder(tmp_path) as folder:
+        folder.ledger.add(Record("a key", TRIAL, {}, {}, {}, 1.0))
+    ran = inarch("demo", "--out", tmp_path)
+    assert ran.exit_code == 1
+    assert "another study" in ran.said
+    assert not (tmp_path / IMAGES).exists()
 
 
 @pytest.mark.usefixtures("no_network", "small")

@@ -17,6 +17,7 @@ class Entry:
     name: str
     line: str
     paper: str
+    keeps_layer: bool = False
 
 
 METHODS = (
@@ -126,9 +127,12 @@ GRAFTS = (
         "retain",
         "the classification layer kept, a new classifier behind it",
         "Shermin et al., arXiv 1903.10150, arXiv 1811.07459",
+        keeps_layer=True,
     ),
-    Entry("deepen", "the classification layer kept, new layers behind it", _KEEPING),
-    Entry("joined", "the classification layer kept, a new classifier on its logits and its input", _OWN),
+    Entry("deepen", "the classification layer kept, new layers behind it", _KEEPING, keeps_layer=True),
+    Entry(
+        "joined", "the classification layer kept, a new classifier on its logits and its input", _OWN, keeps_layer=True
+    ),
     Entry("da-cnn", "a new layer and a new classifier in place of the classification layer", _GROWING),
     Entry("wa-cnn", "new units beside the penultimate ones, a new classifier on both", _GROWING),
     Entry("dwa-cnn", "new units beside the penultimate ones, a new layer, a new classifier", _GROWING),
@@ -137,13 +141,17 @@ GRAFTS = (
         "head2toe",
         "a new classifier on a tenth of the features of all stages, by a group lasso",
         "Evci et al., ICML 2022, arXiv 2201.03529",
+        keeps_layer=True,
     ),
     Entry(
         "sharpened",
         "the classification layer kept, a new classifier on sharpened probabilities",
         _OWN,
+        keeps_layer=True,
     ),
-    Entry("residual", "a new classifier from a linear discriminant on, gated source logits added", _OWN),
+    Entry(
+        "residual", "a new classifier from a linear discriminant on, gated source logits added", _OWN, keeps_layer=True
+    ),
 )
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from inarch.errors import RunFolderError
 from inarch.launch.progress import Progress
 from inarch.network.source import EMBEDDED, SourceOptions
 from inarch.options import StudyOptions
@@ -51,7 +52,9 @@ def demo(
     shares: Shares = Shares(),
 ) -> dict[str, Any]:
     """Runs or continues the study of the digits in `out` and returns what `results.json` holds; errors as `fit`'s."""
-    with RunFolder(out):  # refuses a folder of something else before anything is written there
+    with RunFolder(out) as folder:  # refuses a folder of something else before anything is written there
+        if folder.begun and not (out / IMAGES).is_dir():
+            raise RunFolderError(f"{out} holds another study.", "Choose a new or empty folder as --out.")
         write_digits(out / IMAGES, shares)
     asked = replace(options, time_limit=time_limit, threads=threads)
     return fit(out / IMAGES, EMBEDDED, out, asked, SourceOptions(image_size=SEEN_SIDE), progress)

@@ -21,6 +21,7 @@ from inarch.network.graft import as_vectors, side_by_side, vector_width
 from inarch.network.grafts import (
     DEFAULT_GRAFTS,
     GRAFT_NAMES,
+    GRAFTS,
     Configuration,
     Widths,
     build_graft,
@@ -289,6 +290,7 @@ def test_the_catalogue_names_every_graft_in_order_each_once() -> None:
     assert len(set(GRAFT_NAMES)) == len(GRAFT_NAMES)
     assert GRAFT_NAMES[: len(DEFAULT_GRAFTS)] == DEFAULT_GRAFTS == ("replace", "retain", "deepen", "joined")
     assert all(entry.line and entry.paper for entry in ENTRIES)
+    assert [entry.keeps_layer for entry in ENTRIES] == [graft.keeps_layer for graft in GRAFTS]
 
 
 @pytest.mark.parametrize("name", GRAFT_NAMES)

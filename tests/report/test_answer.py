@@ -57,8 +57,8 @@ def test_the_answer_says_in_plain_words_what_came_of_keeping_the_layer(
 def test_the_answer_says_in_plain_words_how_good_and_against_what(results: dict[str, Any]) -> None:
     good, against, _ = answer.lead(results)
     assert good == (
-        "Of 100 new images like those of the test, expect about 89 to be named correctly; with 372 test images to "
-        "judge by, anything from 86 to 92 is likely."
+        "In the long run about 89 of 100 images like those of the test are named correctly; with 372 test images to "
+        "judge by, it may be anything from 86 to 92."
     )
     assert against.endswith("is right on 86.5 %: the choice is better by 2.4 points, more than chance explains.")
     results["paired"][0]["interval95"] = [-0.01, 0.05]

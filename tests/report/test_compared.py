@@ -11,6 +11,14 @@ from inarch.report.run import Run
 from inarch.report.sections import compared
 
 
+def test_with_one_draw_nothing_is_called_beyond_chance(comparison: dict[str, Any]) -> None:
+    for size in comparison["sizes"]:
+        for row in size["paired"]:
+            row["of"] = "images"
+    text = compared.answer(Run(comparison)).text
+    assert text[2].endswith("which can be chance.")
+
+
 def test_the_best_of_each_size_is_named_with_what_chance_allows(comparison: dict[str, Any]) -> None:
     comparison["sizes"][1]["paired"][1]["p_holm"] = 0.06
     text = compared.answer(Run(comparison)).text

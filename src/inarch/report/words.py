@@ -20,6 +20,7 @@ ROLES: Final = {
 }
 # What each graft does with the classification layer.
 GRAFTS: Final = {entry.name: entry.line for entry in catalogue.GRAFTS}
+KEEPING: Final = {entry.name for entry in catalogue.GRAFTS if entry.keeps_layer}
 _SHORT_ROLES: Final = {
     "chosen": "the choice",
     "traditional": "traditional fine-tuning",

@@ -30,8 +30,8 @@ def lead(results: Any) -> list[str]:
     test, images = results["test"]["chosen"], results["dataset"]["counts"]["test"]
     low, high = (f"{100 * end:.0f}" for end in test["interval95"])
     return [
-        f"Of 100 new images like those of the test, expect about {100 * test['accuracy']:.0f} to be named correctly; "
-        f"with {counted(images, 'test image')} to judge by, anything from {low} to {high} is likely.",
+        f"In the long run about {100 * test['accuracy']:.0f} of 100 images like those of the test are named correctly; "
+        f"with {counted(images, 'test image')} to judge by, it may be anything from {low} to {high}.",
         *(_against_usual(row, results["test"]) for row in results["paired"] if row["against"] == "traditional"),
         _layer_in_words(results["kept_layer"]),
     ]

@@ -52,11 +52,16 @@ def differences(run: Run) -> Section | None:
 def _best(size: Any) -> str:
     """The most accurate of a size, and whether that can be chance: it was picked because it is the best."""
     best = max(size["paired"], key=lambda row: row["difference"])
-    beyond = "beyond chance" if best["p_holm"] < 0.05 and best["difference"] > 0 else "which can be chance"
+    beyond = "beyond chance" if _settled(best) and best["difference"] > 0 else "which can be chance"
     return (
         f"The best with {_size(size)}: {best['name']}, {words.points(best['difference'])} points against traditional "
         f"fine-tuning (95 % interval {words.points_range(best['interval95'])}), {beyond}."
     )
+
+
+def _settled(row: Any) -> bool:
+    """Whether a difference is beyond chance; with one draw nothing is known of what other draws would give."""
+    return bool(row["p_holm"] < 0.05 and row["of"] != "images")
 
 
 def _accuracy_panel(size: Any) -> Panel:
@@ -77,9 +82,7 @@ def _accuracy_panel(size: Any) -> Panel:
 
 def _panel(size: Any) -> Panel:
     ordered = sorted(size["paired"], key=lambda row: -row["difference"])
-    rows = [
-        Row(row["name"], row["name"], row["difference"], row["interval95"], row["p_holm"] < 0.05) for row in ordered
-    ]
+    rows = [Row(row["name"], row["name"], row["difference"], row["interval95"], _settled(row)) for row in ordered]
 
     def painted(axes: Axes) -> None:
         paint_differences(axes, rows)

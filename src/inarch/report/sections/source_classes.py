@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from inarch.report import words
 from inarch.report.run import Run
 from inarch.report.section import Section, Table
 
@@ -51,6 +52,6 @@ def section(run: Run) -> Section | None:
 
 def _use(chosen: Any) -> str:
     """Whether the choice makes use of what is shown; the picture is of the original network in either case."""
-    if chosen["graft"] == "replace":
-        return "The configuration that was chosen replaces this layer, so it does not read these answers."
-    return f"The configuration that was chosen ({chosen['graft']}) keeps this layer and builds on its answers."
+    if chosen["graft"] in words.KEEPING:
+        return f"The configuration that was chosen ({chosen['graft']}) keeps this layer and builds on its answers."
+    return "The configuration that was chosen replaces this layer, so it does not read these answers."

@@ -31,7 +31,7 @@ _THEN = (
 
 def section(run: Run) -> Section:
     tested = run.results["test"].values() if "test" in run.results else _contestants(run)
-    used = dict.fromkeys(row["graft"] for row in tested)
+    used = dict.fromkeys(row.get("graft") for row in tested)
     rows = [*_FIRST, *((name, words.GRAFTS[name]) for name in used if name in words.GRAFTS), *_THEN]
     return Section("terms", "Words", tables=[Table("What is meant by", ["Word", "Meaning"], rows)])
 
