@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 from inarch import demo as demonstration
 from inarch.data import open_dataset
 from inarch.demo import IMAGES, SIDE, Shares, write_digits
+from inarch.errors import TimeLimitError
 from inarch.launch.progress import Progress
 from inarch.options import StudyOptions
 from inarch.results.folder import TRIAL, RunFolder
@@ -56,6 +57,21 @@ def test_the_demo_writes_nothing_into_the_folder_of_another_study(tmp_path: Path
     assert ran.exit_code == 1
     assert "another study" in ran.said
     assert not (tmp_path / IMAGES).exists()
+
+
+@pytest.mark.usefixtures("no_network")
+def test_on_a_slow_machine_the_demo_takes_longer_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = []
+
+    def slow(*given: Any) -> dict[str, Any]:
+        limits.append(given[3].time_limit)
+        if limits[-1] < 300:
+            raise TimeLimitError("--time-limit is too short.", "Give more.", least=400.0)
+        return {}
+
+    monkeypatch.setattr(demonstration, "fit", slow)
+    demonstration.demo(tmp_path / "demo", Progress(), time_limit=100.0, shares=FEW)
+    assert limits == [100.0, 600.0]
 
 
 @pytest.mark.usefixtures("no_network", "small")

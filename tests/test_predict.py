@@ -221,3 +221,8 @@ def test_file_names_that_are_no_text_are_printed_as_they_are(monkeypatch: pytest
         stdout.flush()
         assert b"a\xff.png,red,1.000000" in written.getvalue()
         monkeypatch.undo()
+
+
+def test_a_folder_that_is_not_there_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match=r"There is no run folder or model folder '.*modle'"):
+        api.load(tmp_path / "modle")

@@ -29,6 +29,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 store_app = typer.Typer(
     name="store", help="Look at stored activations, or remove them; a study makes again what it needs.",

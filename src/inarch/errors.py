@@ -30,6 +30,14 @@ class UsageError(InarchError):
     exit_code = 2
 
 
+class TimeLimitError(UsageError):
+    """A time limit that is too short for what must be there. least: seconds that would do, as estimated."""
+
+    def __init__(self, problem: str, remedy: str = "", least: float = 0.0) -> None:
+        self.least = least
+        super().__init__(problem, remedy)
+
+
 class DataError(InarchError):
     """A data set or an image that cannot be used."""
 

@@ -192,7 +192,9 @@ def test_an_image_size_that_is_no_number_of_pixels_is_refused(size: Any) -> None
 
 @pytest.mark.parametrize("text", ["resnet18", "keras:resnet18", "timm:", ":resnet18"])
 def test_anything_else_lists_what_can_be_given(text: str) -> None:
-    with pytest.raises(UsageError, match=r"timm:NAME, torchvision:NAME, inarch:embedded, python:FILE\.py:FUNCTION, a card"):
+    with pytest.raises(
+        UsageError, match=r"timm:NAME, torchvision:NAME, inarch:embedded, python:FILE\.py:FUNCTION, a card"
+    ):
         load_source(text)
 
 

@@ -97,6 +97,15 @@ def test_the_caption_says_where_the_search_trained_for_fewer_epochs(run: Run) ->
     assert "with one seed after 3 epochs (the choice and its baselines are trained for 8); its line" in caption
 
 
+def test_where_one_depth_alone_was_tried_no_curve_is_drawn(run: Run) -> None:
+    first = run.results["curve"][0]["cut"]
+    run.results["curve"] = [row for row in run.results["curve"] if row["cut"] == first]
+    found = depth.section(run)
+    assert not found.figures
+    assert found.text == ["One depth alone was tried for lack of time, so there is no curve yet."]
+    assert len(found.tables[0].rows) == len(run.results["curve"])
+
+
 def test_an_interval_of_the_curve_is_that_of_its_share_of_right_images() -> None:
     expected = accuracy_interval(np.array([[True] * 15 + [False] * 5]))
     assert depth.interval(0.75, 20) == (expected.low, expected.high)

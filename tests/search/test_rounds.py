@@ -285,6 +285,15 @@ def test_the_choice_is_among_confirmed_candidates_over_the_seeds_that_all_have()
     assert [r.trial.seed for r in later.results] == [1, 2]
 
 
+def test_what_replaces_the_layer_is_the_same_in_the_verdict_and_in_its_role() -> None:
+    space = a_space(REPLACE, RETAIN, seeds=2)
+    history = searched(space, peak(9))
+    probe = roles(space, history)["linear_probe"]
+    confirmed(space, history, lambda t: 0.9 if t.cut == probe.cut else 0.7)
+    found = Race(space, history).found()
+    assert found["replace_best_cut"] == found["linear_probe"] == Race(space, history).sides()[1]
+
+
 @pytest.mark.parametrize("role", ["traditional", "linear_probe"])
 def test_a_baseline_that_does_best_in_full_is_the_choice_whatever_the_search_thought_of_it(role: str) -> None:
     space = a_space(REPLACE, RETAIN, seeds=2)

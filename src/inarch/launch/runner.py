@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import final
 
-from inarch.errors import DataError, UsageError
+from inarch.errors import DataError, TimeLimitError, UsageError
 from inarch.launch.clock import Clock
 from inarch.launch.cost import CostModel
 from inarch.launch.here import TRIAL, Workbench, result_of
@@ -80,10 +80,11 @@ class TrialRunner:
         if self._clock.limit < least < UNCERTAINTY * self._clock.limit:
             self._progress.announce(f"The time limit is tight: at least {duration(least)} may be needed.")
         elif least > self._clock.limit:
-            raise UsageError(
+            raise TimeLimitError(
                 f"--time-limit {duration(self._clock.limit)} is too short: traditional fine-tuning, the linear probe "
                 f"and their test need at least {duration(least * 1.1)} on this machine.",
                 "Give that much, or fewer --epochs, or a smaller --image-size; what was computed so far is kept.",
+                least * 1.1,
             )
 
     def _least(self) -> float:

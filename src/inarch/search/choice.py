@@ -140,7 +140,7 @@ class Race:
         baselines = [self.roles[role] for role in BASELINES if role in self.roles]
         promising = sorted(self._grafts.values(), key=_promise(space, history), reverse=True)
         # The question is about both sides: their best come first, then what must be there, then the rest.
-        sides = [[t for t in promising if graft_class(t.configuration.graft).keeps_layer is k] for k in (True, False)]
+        sides = [[t for t in promising if _keeps_layer(t) is keeps] for keeps in (True, False)]
         first = [t for t in promising if t in [side[0] for side in sides if side]]
         self._runners = _distinct([*first, *baselines, *promising, *self.roles.values()])
         # How many runners a study cannot do without.
@@ -160,13 +160,17 @@ class Race:
 
     def found(self) -> dict[str, Candidate]:
         """What stands behind each role: where time ended before its trial was trained in full, the best of the role
-        that was. Roles without any are absent.
+        that was. Roles without any are absent. The baselines replace the layer at cuts of their own, so they stand for
+        its best cut where they did better.
         """
         tracks = {f"{graft}_best_cut": tracks for graft, tracks in _by_graft(self._space).items()}
         tracks["replace_best_cut"] = _replacing(self._space)
         found = {role: self._behind(trial, tracks.get(role, [])) for role, trial in self.roles.items()}
         if "traditional" in found:
             found["traditional"] = found["traditional"] or trained_traditional(self._space, self._history)
+        replaced = [c for c in found.values() if c and not _keeps_layer(c.trial)]
+        if replaced:
+            found["replace_best_cut"] = self._best(replaced)
         return {role: c for role, c in found.items() if c}
 
     def complete(self) -> bool:
@@ -186,8 +190,7 @@ class Race:
     def sides(self) -> tuple[Candidate | None, Candidate | None]:
         """The best that keeps the classification layer, and the best that replaces it."""
         kept, replaced = (
-            [c for c in self.found().values() if graft_class(c.trial.configuration.graft).keeps_layer is keeps]
-            for keeps in (True, False)
+            [c for c in self.found().values() if _keeps_layer(c.trial) is keeps] for keeps in (True, False)
         )
         return self._best(kept), self._best(replaced)
 
@@ -279,6 +282,10 @@ def _by_graft(space: Space) -> dict[str, list[Track]]:
 def _replacing(space: Space) -> list[Track]:
     """All tracks, of the proposal or not, that replace the classification layer."""
     return [t for t in space.tracks if not graft_class(t.configuration.graft).keeps_layer]
+
+
+def _keeps_layer(trial: Trial) -> bool:
+    return graft_class(trial.configuration.graft).keeps_layer
 
 
 def _done(trials: list[Trial], history: History) -> list[Result]:
