@@ -191,11 +191,10 @@ def test_a_run_without_a_model_is_said_to_be_unfinished_and_how_to_go_on(tmp_pat
         api.load(tmp_path / "run")
 
 
-@pytest.mark.parametrize(("name", "found"), [("none", "no folder or file that is there"), ("a.txt", "a file that is")])
-def test_what_is_no_folder_is_no_model(tmp_path: Path, name: str, found: str) -> None:
+def test_what_is_no_folder_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("words")
-    with pytest.raises(UsageError, match=f"{name}' is not a source network: it is {found}"):
-        api.load(tmp_path / name)
+    with pytest.raises(UsageError, match=r"a\.txt' is not a source network: it is a file that is"):
+        api.load(tmp_path / "a.txt")
 
 
 @pytest.mark.parametrize("name", ["card.json", "model.safetensors", "toy.py"])
