@@ -7,36 +7,40 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import evidence_questions as questions
 from evidence_design import CHAPTERS, DRAWS, SOURCES, TRIALS
 from evidence_figures import title
 from evidence_numbers import Named, over_parts
+from evidence_questions import QUESTIONS
 from evidence_records import DRAWN, Written, digest
 from evidence_tables import DEEPEN, REPLACE, RETAIN, TRADITIONAL, mean_cell, table
 from inarch.report.words import percent
 from intervals import FAMILY
 
 INTERVALS = Path(__file__).resolve().parent.parent / "evidence" / "intervals.json"
+NOTHING = (
+    "**Nothing has been run yet.** `python benchmarks/evidence.py --time-limit 3h` begins with a cheap "
+    "part, and the same command goes on where it was; `--list` shows the parts and their estimated minutes, and "
+    "`--summary` writes this page from the records."
+)
 
 
 def write_page(file: Path, parts: list[Written]) -> None:
-    """Writes the page and its figures, in a folder of the same name beside it."""
-    pictures = file.with_suffix("")
+    """Writes the page and its figures, in a folder of the same name beside it; only questions that have an answer."""
+    answers = {title: answer(parts, file.with_suffix("")) for title, answer in QUESTIONS.items()}
+    numbered = list(enumerate(answers.items(), start=1))
     sections = [
         _head(parts),
-        questions.layer(parts, pictures),
-        questions.deepen(parts),
-        questions.harmonise(parts),
-        questions.depth(parts, pictures),
-        questions.rates(parts, pictures),
-        questions.methods(parts, pictures),
-        questions.predictors(parts, pictures),
-        questions.survival(parts),
+        _open([f"{number}. {title}" for number, (title, text) in numbered if not text]),
+        *(f"## {number}. {title}\n\n{text}" for number, (title, text) in numbered if text),
         _statistics(),
         _record(parts),
     ]
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("\n\n".join(text for text in sections if text) + "\n", encoding="utf-8")
+
+
+def _open(titles: Sequence[str]) -> str:
+    return f"Questions without an answer so far: {' · '.join(titles)}." if titles else ""
 
 
 def _head(parts: Sequence[Written]) -> str:
@@ -45,6 +49,8 @@ def _head(parts: Sequence[Written]) -> str:
         f"# Evidence: does keeping the classification layer pay?\n\n{trials} finished trials; digest of their records "
         f"`{digest(parts)}`.\n\n"
     )
+    if not parts:
+        return first + NOTHING
     said = [
         _said("a tuned *retain* (the layer kept, a new classifier behind it) differs from a tuned *replace*", RETAIN,
               REPLACE, parts),
@@ -97,6 +103,8 @@ def _statistics() -> str:
 
 
 def _record(parts: Sequence[Written]) -> str:
+    if not parts:
+        return ""
     rows = [
         [title(part), f"{part.about['image_size'][0]}", str(part.finished_trials), str(len(part.of(DRAWN))),
          f"{sum(r.seconds for r in part.records) / 3600:.1f}", ", ".join(c for c in CHAPTERS if c not in part.chapters)]

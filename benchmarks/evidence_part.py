@@ -57,8 +57,8 @@ def run_part(part: Part, where: Where, clock: Clock) -> bool:
     """Trains what is missing of a part as far as the time goes and writes its file; whether the part is finished."""
     watch = Watch(clock.deadline(0.0))
     with same_threads_afterwards(), RunFolder(where.work / part.name) as folder:
-        if where.file.exists() and not folder.begun:
-            put_back(read_part(where.file), folder)
+        if where.file.exists():
+            put_back(read_part(where.file), folder, where.file)
         options = replace(where.options, seeds=DRAWS, store=where.work / "store")
         start = opened(
             where.data,
@@ -205,10 +205,12 @@ class _Runner:
         the best epoch would have been picked by.
         """
         wanted = design.warned(self._space, self._start.staged, self._history)
+        # What the part depends on, and its machine: a folder of other images or another source answers nothing.
+        identity = {**self._folder.ledger.get_meta("identity"), "environment": self._folder.environment}
         with RunFolder(self._where.work / f"{self._part.name}-warning") as folder:
             if not folder.begun:
                 folder.keep_environment(self._folder.environment)
-            folder.require_identity({"kind": "warning", "part": self._part.name})
+            folder.require_identity({**identity, "kind": "warning"})
             benches = Benches(self._start, self._options, (), folder, Progress(), Profile(), validated_on="test")
             with closing(benches):
                 for trial in wanted.values():

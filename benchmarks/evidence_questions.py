@@ -1,9 +1,12 @@
-"""The eight questions of docs/evidence.md, each with a table, a figure where it helps, and intervals."""
+"""The eight questions of docs/evidence.md, each with a table, a figure where it helps, and intervals.
+
+What a question gives is the text below its heading, empty where no record answers it.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import evidence_figures as figures
@@ -23,16 +26,15 @@ from evidence_numbers import (
     warnings,
 )
 from evidence_records import Written
-from evidence_tables import DEEPEN, NOTHING, REPLACE, RETAIN, TRADITIONAL, mean_cell, pair_cell, pairs_table, table
+from evidence_tables import DEEPEN, REPLACE, RETAIN, TRADITIONAL, mean_cell, pair_cell, pairs_table, table
 from inarch.comparison.design import REFERENCE
 from inarch.report.words import p_value, percent
 
 
 def layer(parts: Sequence[Written], pictures: Path) -> str:
     found = [(title(part), pair) for part in parts if (pair := difference(part, RETAIN, REPLACE)) is not None]
-    text = "## 1. Retain against replace, each at its own best cut\n\n"
     if not found:
-        return text + NOTHING
+        return ""
     figures.forest(pictures / "layer.svg", found, "retain minus replace, points of test accuracy")
     names = (("traditional", TRADITIONAL), ("replace", REPLACE), ("retain", RETAIN))
     rows = [
@@ -41,38 +43,35 @@ def layer(parts: Sequence[Written], pictures: Path) -> str:
     pairs = [("retain - replace", RETAIN, REPLACE), ("retain - traditional", RETAIN, TRADITIONAL),
              ("replace - traditional", REPLACE, TRADITIONAL)]  # fmt: skip
     return (
-        f"{text}{table(['part', *(n for n, _ in names)], rows)}\n\n{pairs_table(parts, pairs)}\n\n"
+        f"{table(['part', *(n for n, _ in names)], rows)}\n\n{pairs_table(parts, pairs)}\n\n"
         f"![Difference of retain and replace in every part]({pictures.name}/layer.svg)"
     )
 
 
-def deepen(parts: Sequence[Written]) -> str:
+def deepen(parts: Sequence[Written], pictures: Path) -> str:
     others = [name for name in contestants_of(parts, "layer") if name not in (REFERENCE, "replace", "retain", "deepen")]
     first = [("deepen - retain", DEEPEN, RETAIN), ("deepen - replace", DEEPEN, REPLACE)]
     first += [(f"{name} - replace", ("layer", name), REPLACE) for name in others]
     sizes = [name for name in contestants_of(parts, "sizes") if name != REFERENCE]
     second = [(f"{name} - deepen 512", ("sizes", name), DEEPEN) for name in sizes]
-    return (
-        "## 2. Deepen against retain and the grafts of others; how many layers, which sizes\n\n"
-        f"{pairs_table(parts, first)}\n\n"
-        f"Sizes and numbers of new hidden layers, against one of 512 units:\n\n{pairs_table(parts, second)}"
-    )
+    against, by_size = pairs_table(parts, first), pairs_table(parts, second)
+    if by_size:
+        by_size = f"Sizes and numbers of new hidden layers, against one of 512 units:\n\n{by_size}"
+    return "\n\n".join(text for text in (against, by_size) if text)
 
 
-def harmonise(parts: Sequence[Written]) -> str:
+def harmonise(parts: Sequence[Written], pictures: Path) -> str:
     names = [name for name in contestants_of(parts, "harmonise") if name != REFERENCE and not name.endswith(", none")]
     pairs = [
         (f"{name} - none", ("harmonise", name), ("harmonise", f"{name.partition(',')[0]}, none")) for name in names
     ]  # fmt: skip
-    return (
-        "## 3. Harmonising\n\nAgainst no harmonising, same graft, each tuned for itself. `l2` starts its scales at 20."
-        "\n\n" + pairs_table(parts, pairs)
-    )
+    text = "Against no harmonising, same graft, each tuned for itself. `l2` starts its scales at 20.\n\n"
+    return text + shown if (shown := pairs_table(parts, pairs)) else ""
 
 
 def depth(parts: Sequence[Written], pictures: Path) -> str:
     text = (
-        "## 4. Accuracy against freeze depth\n\nThe cut that validation chooses (mean over draws), and how much better "
+        "The cut that validation chooses (mean over draws), and how much better "
         "it is on test images than training everything (cut 0).\n\n"
     )
     rows = []
@@ -81,7 +80,7 @@ def depth(parts: Sequence[Written], pictures: Path) -> str:
             stages = len(part.about["stages"])
             rows.append([title(part), name, f"{row['cut']} of {stages}", percent(row["accuracy"]), pair_cell(pair)])
     if not rows:
-        return text + NOTHING
+        return ""
     figures.curves(pictures / "depth.svg", parts, "depth", "cuts", "stages frozen")
     shown = table(["part", "graft", "cut", "test accuracy there", "against cut 0"], rows)
     return f"{text}{shown}\n\n![Accuracy against freeze depth]({pictures.name}/depth.svg)"
@@ -93,7 +92,7 @@ def _cut(row: dict[str, int]) -> int:
 
 def rates(parts: Sequence[Written], pictures: Path) -> str:
     text = (
-        "## 5. The new layers' learning rate\n\nNew layers alone, nothing else trains. The rate that validation "
+        "New layers alone, nothing else trains. The rate that validation "
         "chooses of seven, as a multiple of the range test's, and what it gains over that one on test images.\n\n"
     )
     rows = []
@@ -104,14 +103,13 @@ def rates(parts: Sequence[Written], pictures: Path) -> str:
         for name, (row, pair) in found.items():
             rows.append([title(part), name, f"{row['rate']:.2g}", f"x {row['multiple']:g}", pair_cell(pair)])
     if not rows:
-        return text + NOTHING
+        return ""
     figures.curves(pictures / "rates.svg", parts, "rates", "rates", "learning rate of new layers")
     shown = table(["part", "new layers", "chosen rate", "multiple", "against the range test's"], rows)
     return f"{text}{shown}\n\n![Accuracy against the new layers' rate]({pictures.name}/rates.svg)"
 
 
 def methods(parts: Sequence[Written], pictures: Path) -> str:
-    text = "## 6. Against each contemporary method\n\n"
     names = [name for name in contestants_of(parts, "methods") if name != REFERENCE]
     kept = [("layer", n) for n in ("retain", "deepen", "joined", "residual") if n in contestants_of(parts, "layer")]
     methods: list[Named] = [TRADITIONAL, REPLACE, *kept, *(("methods", name) for name in names)]
@@ -120,7 +118,7 @@ def methods(parts: Sequence[Written], pictures: Path) -> str:
     ]
     found, friedman, count = ranks([p for p in parts if "methods" in p.chapters], everywhere, TRADITIONAL)
     if not found:
-        return text + NOTHING
+        return ""
     figures.ranked(pictures / "ranks.svg", found, count)
     rows = [
         [r.name, f"{r.rank:.1f}", mean_cell(r.difference), "" if math.isnan(r.p) else p_value(r.p)] for r in found
@@ -133,7 +131,7 @@ def methods(parts: Sequence[Written], pictures: Path) -> str:
         "p (Wilcoxon, Holm)",
     ]
     return (
-        f"{text}Mean ranks over {count} parts.{tested}\n\n{table(columns, rows)}\n\n"
+        f"Mean ranks over {count} parts.{tested}\n\n{table(columns, rows)}\n\n"
         f"![Mean ranks and critical difference]({pictures.name}/ranks.svg)\n\n"
         f"{_warning(parts)}\n\n{_kept(parts, names)}"
     )
@@ -153,8 +151,8 @@ def _warning(parts: Sequence[Written]) -> str:
     gain, claim, real = mean_of(gains), mean_of(claimed), mean_of(honest)
     return (
         f"**A warning.** {len(gains)} of these trainings, one draw each, were run again with the test split in place "
-        "of the validation split. Reporting the best epoch on test images instead of the last one would have added "
-        f"{mean_cell(gain)} points to an accuracy. A method that reports its best epoch against a baseline that "
+        "of the validation split (methods of several trainings, such as soup, apart). Reporting the best epoch on test "
+        f"images instead of the last one would have added {mean_cell(gain)} points to an accuracy. A method that reports its best epoch against a baseline that "
         f"reports its last would have claimed {mean_cell(claim)} points instead of {mean_cell(real)}. Intervals "
         "are over trainings. No other figure on this page is picked so."
     )
@@ -170,7 +168,6 @@ def _kept(parts: Sequence[Written], names: Sequence[str]) -> str:
 
 
 def predictors(parts: Sequence[Written], pictures: Path) -> str:
-    text = "## 7. When does keeping the layer pay?\n\n"
     rows, inside, gains, shares, shots = [], [], [], [], []
     for part in parts:
         pair, found = difference(part, RETAIN, REPLACE), similarity(part)
@@ -185,7 +182,7 @@ def predictors(parts: Sequence[Written], pictures: Path) -> str:
         shots.append(part.about["part"]["shots"] or math.inf)
         rows.append([title(part), percent(mean), "" if within is None else f"{within:+.2f}", pair_cell(pair)])
     if not rows:
-        return text + NOTHING
+        return ""
     figures.similar(pictures / "similarity.svg", parts)
     said = []
     if (pooled := mean_of(inside)) is not None and pooled.count > 1:
@@ -197,7 +194,7 @@ def predictors(parts: Sequence[Written], pictures: Path) -> str:
             said.append(f"over parts, with {name}, {rank:+.2f} ({len(gains)} parts)")
     words = f"Spearman's correlations of the gain: {'; '.join(said)}.\n\n" if said else ""
     shown = table(["part", "images like their class's usual source class", "correlation over classes", "gain"], rows)
-    return f"{text}{words}{shown}\n\n![Gain by class]({pictures.name}/similarity.svg)\n\n{_by_group(parts)}"
+    return f"{words}{shown}\n\n![Gain by class]({pictures.name}/similarity.svg)\n\n{_by_group(parts)}"
 
 
 def _by_group(parts: Sequence[Written]) -> str:
@@ -212,9 +209,9 @@ def _by_group(parts: Sequence[Written]) -> str:
     return table(["parts with", "retain - replace", "deepen - replace"], rows)
 
 
-def survival(parts: Sequence[Written]) -> str:
+def survival(parts: Sequence[Written], pictures: Path) -> str:
     text = (
-        "## 8. How much of the source network survives\n\nShare of images of the other data sets on which the adapted "
+        "Share of images of the other data sets on which the adapted "
         "network's likeliest source class is still the original's, and the divergence of its source probabilities, in "
         "nats. Means over parts. Where the layer was replaced, the original one is put on again.\n\n"
     )
@@ -229,4 +226,17 @@ def survival(parts: Sequence[Written]) -> str:
                 low, high = max(0.0, 100 * same.low), min(100.0, 100 * same.high)
                 reach = "" if math.isnan(same.low) else f" ({low:.0f} to {high:.0f})"
                 rows.append([name, f"{100 * same.value:.0f} %{reach}", f"{apart.value:.2f}", str(same.count)])
-    return text + (table(["trained as", "agreement", "divergence", "parts"], rows) if rows else NOTHING)
+    return text + table(["trained as", "agreement", "divergence", "parts"], rows) if rows else ""
+
+
+QUESTIONS: dict[str, Callable[[Sequence[Written], Path], str]] = {
+    "Retain against replace, each at its own best cut": layer,
+    "Deepen against retain and the grafts of others; how many layers, which sizes": deepen,
+    "Harmonising": harmonise,
+    "Accuracy against freeze depth": depth,
+    "The new layers' learning rate": rates,
+    "Against each contemporary method": methods,
+    "When does keeping the layer pay?": predictors,
+    "How much of the source network survives": survival,
+}
+"""Each with what answers it, in the order of the page, where they are numbered from 1."""

@@ -19,7 +19,9 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from inarch.errors import RunFolderError
 from inarch.launch.here import RANGE
+from inarch.plural import counted
 from inarch.results.folder import TRIAL, RunFolder
 from inarch.results.ledger import Record
 from inarch.training.trial import Trial
@@ -29,6 +31,10 @@ FORMAT = 1
 DRAWN, WARNING, CHAPTER, SIMILARITY = "drawn", "warning", "chapter", "similarity"
 KINDS = (RANGE, TRIAL, DRAWN, WARNING, CHAPTER, SIMILARITY)
 RIGHT = "right"
+REMEDY = (
+    "To go on from the file, delete the run folder or name another with --out; to go on in the run folder, move the "
+    "file away."
+)
 # Kinds whose key follows from their trial, and what stands in front of it.
 PREFIX = {TRIAL: "", DRAWN: f"{DRAWN}-", WARNING: f"{WARNING}-"}
 
@@ -70,8 +76,16 @@ class Written:
 def write_part(file: Path, about: dict[str, Any], folder: RunFolder) -> None:
     """Writes what the ledger of a run folder holds, whole; equal ledgers give equal files but for seconds.
 
-    A draw that is trained and not tested is left out: its weights are only in the run folder.
+    A draw that is trained and not tested is left out: its weights are only in the run folder. Raises `RunFolderError`
+    and writes nothing where the file holds records that the ledger lacks: another process has gone on with the part.
     """
+    known = {record.key for record in folder.ledger.records()}
+    lacking = [r.key for r in (read_part(file).records if file.exists() else []) if r.key not in known]
+    if lacking:
+        raise RunFolderError(
+            f"{file} holds {counted(len(lacking), 'record')} that {folder.path} lacks, so it is left as it is.",
+            "Another process went on with this part: wait for it to end, then call again, which joins both.",
+        )
     records = [record for kind in KINDS for record in folder.ledger.records(kind)]
     tested = {record.key.removeprefix(PREFIX[DRAWN]) for record in records if record.kind == DRAWN}
     lines = [_line({"format": FORMAT, **about})]
@@ -95,11 +109,32 @@ def read_part(file: Path) -> Written:
     return Written(about, [_record(json.loads(line)) for line in lines])
 
 
-def put_back(written: Written, folder: RunFolder) -> None:
-    """Puts what a file holds into a new run folder, which goes on from there."""
-    folder.keep_environment(written.about["environment"])
-    folder.require_identity(written.about["identity"])
-    folder.ledger.add_all(written.records)
+def put_back(written: Written, folder: RunFolder, file: Path) -> None:
+    """Puts what a file holds and a run folder lacks into the folder, which goes on from there.
+
+    Raises `RunFolderError` where a folder that has begun is of other arguments or another machine than the file.
+    """
+    about = written.about
+    if not folder.begun:
+        folder.keep_environment(about["environment"])
+    elif folder.environment != about["environment"]:
+        known = folder.environment
+        names = [
+            name
+            for name in sorted({*known, *about["environment"]})
+            if known.get(name) != about["environment"].get(name)
+        ]
+        raise RunFolderError(
+            f"{folder.path} was begun on another machine or in another way than the records in {file}: "
+            f"{', '.join(names)} differ.",
+            REMEDY,
+        )
+    try:
+        folder.require_identity(about["identity"])
+    except RunFolderError as error:
+        raise RunFolderError(f"The records in {file} are of another run: {error.problem}", REMEDY) from error
+    known = {record.key for record in folder.ledger.records()}
+    folder.ledger.add_all(record for record in written.records if record.key not in known)
 
 
 def digest(parts: Sequence[Written]) -> str:

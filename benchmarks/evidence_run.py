@@ -8,6 +8,7 @@ from pathlib import Path
 
 import common
 import evidence_design as design
+from evidence_cost import minutes
 from evidence_design import DATA, SOURCES, Part
 from evidence_part import Where, run_part
 from evidence_records import DRAWN, Written, read_part
@@ -49,15 +50,21 @@ def run(some: list[Part], given: argparse.Namespace) -> None:
 
 
 def show(folder: Path) -> None:
-    """What there is of each part, and what it took."""
+    """What there is of each part, what it took, and what it takes from nothing as estimated."""
     found, rows = finished_parts(folder), []
     for part in design.parts():
         written = found.get(part)
+        estimates = [_rounded(minutes(part, chapters)) for chapters in (design.QUESTIONS, design.CHAPTERS)]
         if written is None:
-            rows.append([part.name, "", 0, 0, 0.0])
+            rows.append([part.name, "", 0, 0, 0.0, *estimates])
             continue
         missing = [chapter for chapter in design.CHAPTERS if chapter not in written.chapters]
         seconds = sum(record.seconds for record in written.records) / 60
         done = "all" if not missing else f"lacks {', '.join(missing)}"
-        rows.append([part.name, done, written.finished_trials, len(written.of(DRAWN)), seconds])
-    common.print_table("Parts of the evidence run", ("part", "chapters", "trials", "tested", "minutes"), rows)
+        rows.append([part.name, done, written.finished_trials, len(written.of(DRAWN)), seconds, *estimates])
+    columns = ("part", "chapters", "trials", "tested", "minutes", "estimated minutes", "with all chapters")
+    common.print_table("Parts of the evidence run; estimates are of two cores alone", columns, rows)
+
+
+def _rounded(estimate: float | None) -> str:
+    return "" if estimate is None else f"{estimate:.0f}"

@@ -16,7 +16,6 @@ TRADITIONAL: Named = ("layer", REFERENCE)
 REPLACE: Named = ("layer", "replace")
 RETAIN: Named = ("layer", "retain")
 DEEPEN: Named = ("layer", "deepen")
-NOTHING = "Nothing is finished yet."
 
 
 def mean_cell(mean: Mean | None) -> str:
@@ -37,11 +36,13 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def pairs_table(parts: Sequence[Written], pairs: Sequence[tuple[str, Named, Named]]) -> str:
-    """A part a row, a difference a column, and the mean over parts below; columns of which nothing is known are left
-    out."""
+    """A part a row, a difference a column, and the mean over parts below; empty where nothing is known.
+
+    Columns of which nothing is known are left out.
+    """
     shown = [(name, a, b) for name, a, b in pairs if over_parts(parts, a, b) is not None]
     if not shown:
-        return NOTHING
+        return ""
     rows = [[title(part), *(pair_cell(difference(part, a, b)) for _, a, b in shown)] for part in parts]
     rows.append(["**mean over parts**", *(mean_cell(over_parts(parts, a, b)) for _, a, b in shown)])
     return table(["part", *(name for name, _, _ in shown)], rows)

@@ -18,18 +18,27 @@ import evidence_design as design
 import evidence_part
 import evidence_run
 import evidence_source
+from evidence_cost import minutes
 from evidence_design import Part
 from evidence_numbers import critical_difference, difference, draws_of, ranks, surviving, warnings
 from evidence_page import write_page
 from evidence_part import Where, run_part
-from evidence_records import CHAPTER, DRAWN, Written, digest, read_part
+from evidence_questions import QUESTIONS
+from evidence_records import CHAPTER, DRAWN, Written, digest, put_back, read_part, write_part
+from inarch.comparison.design import tuning
+from inarch.errors import RunFolderError
 from inarch.launch.clock import Clock
-from inarch.launch.here import TRIAL, Workbench
+from inarch.launch.here import RANGE, TRIAL, Workbench
 from inarch.methods import METHODS
+from inarch.network.adapted import stage
+from inarch.network.source import SourceOptions, load_source
 from inarch.options import StudyOptions
+from inarch.results.folder import RunFolder
 from inarch.results.ledger import Record
 from inarch.results.statistics import paired_on_draws
+from inarch.search.space import Result, Space
 from inarch.training.fit import OutOfTimeError
+from inarch.training.trial import TrainingSettings
 
 PART = Part("images", "toy", 4)
 CHAPTERS = ("layer", "rates", "depth", "harmonise", "methods", "warning")
@@ -149,6 +158,73 @@ def test_a_finished_part_is_left_alone_until_more_methods_are_known(
         where.file.write_bytes(before)
 
 
+def test_an_older_run_folder_takes_the_records_that_the_file_has_beyond_its_own(
+    where: Where, finished: Written, tmp_path: Path
+) -> None:
+    elsewhere = replace(where, file=tmp_path / "part.jsonl.gz", work=tmp_path / "work")
+    shutil.copy(where.file, elsewhere.file)
+    old = Written(finished.about, finished.of(RANGE) + finished.of(TRIAL)[:2])
+    with RunFolder(elsewhere.work / PART.name) as folder:
+        put_back(old, folder, elsewhere.file)
+    run_part(PART, elsewhere, Clock(0.0))
+    assert digest([read_part(elsewhere.file)]) == digest([finished])
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"environment": {"threads": 2}}, "another machine .*threads"),
+        ({"identity": {"epochs": 7}}, "of another run: .*epochs"),
+    ],
+)
+def test_records_of_another_machine_or_other_arguments_are_refused_and_stay(
+    where: Where, finished: Written, tmp_path: Path, changed: dict[str, Any], named: str
+) -> None:
+    elsewhere = replace(where, file=tmp_path / "part.jsonl.gz", work=tmp_path / "work")
+    shutil.copy(where.file, elsewhere.file)
+    about = finished.about | {name: finished.about[name] | value for name, value in changed.items()}
+    with RunFolder(elsewhere.work / PART.name) as folder:
+        put_back(Written(about, finished.of(TRIAL)[:2]), folder, elsewhere.file)
+    with pytest.raises(RunFolderError, match=f"(?s){named}.*delete the run folder"):
+        run_part(PART, elsewhere, Clock(0.0))
+    assert elsewhere.file.read_bytes() == where.file.read_bytes()
+
+
+def test_a_file_is_never_written_with_fewer_records(where: Where, finished: Written, tmp_path: Path) -> None:
+    file = tmp_path / "part.jsonl.gz"
+    shutil.copy(where.file, file)
+    with RunFolder(tmp_path / "work") as folder:
+        put_back(Written(finished.about, finished.records[:-1]), folder, file)
+        with pytest.raises(RunFolderError, match="holds 1 record that"):
+            write_part(file, finished.about, folder)
+    assert file.read_bytes() == where.file.read_bytes()
+
+
+def test_methods_of_several_trainings_are_no_part_of_the_warning(where: Where, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(design, "METHODS", (*SMALL["METHODS"], next(m for m in METHODS if m.name == "soup")))
+    source = load_source(str(where.card), SourceOptions())
+    staged = stage(source.network, source.classification_layer, source.input.example())
+    space = Space(len(staged.stages), (), TrainingSettings(epochs=2), {}, 0, 2, shots=4)
+    assert design.names("methods", space, staged) == ["traditional", "linear-probe", "l2-sp", "soup"]
+    assert design.names("warning", space, staged) == ["traditional", "linear-probe", "l2-sp"]
+    rates = dict.fromkeys(design.to_be_rated("warning", space, staged), 0.1)
+    space = replace(space, rates=rates)
+    some = [*design.everybody("methods", space, staged), *design.everybody("layer", space, staged)]
+    tuned = {t.key: Result(t, 0.5, 1.0) for c in some for t in tuning(c, space, design.TRIALS)}
+    assert "soup" in design.compared(some, space, tuned)
+    assert set(design.warned(space, staged, tuned)) == {"traditional", "linear-probe", "l2-sp", "replace"}
+
+
+def test_the_warning_is_of_the_same_source_images_and_machine_as_its_part(where: Where, finished: Written) -> None:
+    with RunFolder(where.work / f"{PART.name}-warning") as folder:
+        expected = {**finished.about["identity"], "kind": "warning", "environment": finished.about["environment"]}
+        assert {"source digest", "data digest", "image size", "epochs"} < set(expected)
+        folder.require_identity(expected)
+        for name in ("source digest", "data digest", "environment"):
+            with pytest.raises(RunFolderError, match=name):
+                folder.require_identity({**expected, name: "another"})
+
+
 def test_no_time_is_no_work_and_no_file(where: Where, tmp_path: Path) -> None:
     elsewhere = replace(where, file=tmp_path / "part.jsonl.gz", work=tmp_path / "work")
     assert not run_part(PART, elsewhere, Clock(0.0))
@@ -189,6 +265,30 @@ def test_the_command_lists_and_sums_up_what_there_is(
     monkeypatch.setattr("sys.argv", ["evidence.py", "--records", str(tmp_path), "--summary", str(tmp_path / "page.md")])
     evidence.main()
     assert f"{finished.finished_trials} finished trials" in (tmp_path / "page.md").read_text()
+
+
+def test_the_list_estimates_minutes_and_the_run_begins_with_the_cheapest_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["evidence.py", "--records", str(tmp_path), "--list"])
+    evidence.main()
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if "_" in line.split(" ")[0]]
+    assert [line[0] for line in lines] == [part.name for part in design.parts()]
+    assert all(0 < int(line[-2]) < int(line[-1]) for line in lines)
+    first = [minutes(part, design.QUESTIONS) for part in design.parts()]
+    assert first[0] == min(value for value in first if value is not None)
+
+
+def test_estimates_agree_with_each_other_as_those_of_the_lab_notebook_do() -> None:
+    planned = {"clothing-mobilenetv1_025_128-5": 17, "landuse-mobilenetv1_025_128-5": 31,
+               "clothing-mobilenetv1_025_128-20": 54, "clothing-squeezenet1_1-5": 40, "clothing-mobilenetv2_100-5": 58,
+               "grocery-mobilenetv1_025_128-5": 109, "clothing-mobilenetv1_025_128-all": 180}  # fmt: skip
+    estimated = {part.name: minutes(part, design.QUESTIONS) for part in design.parts() if part.name in planned}
+    scale = estimated["clothing-mobilenetv1_025_128-5"]
+    assert scale is not None
+    for name, value in estimated.items():
+        assert value is not None
+        assert value / scale == pytest.approx(planned[name] / 17, rel=0.2)
 
 
 def test_a_part_that_there_is_not_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +333,9 @@ def test_the_page_begins_with_the_trials_and_their_digest_and_every_figure_is_th
     text = (tmp_path / "evidence.md").read_text()
     trials, name = 2 * finished.finished_trials, digest([finished, other])
     assert text.splitlines()[2] == f"{trials} finished trials; digest of their records `{name}`."
-    assert [line[:4] for line in text.splitlines() if line.startswith("## ")][:8] == [f"## {n}" for n in range(1, 9)]
+    # No hidden layers were asked for, so the second question has no answer.
+    assert [line[3:4] for line in text.splitlines() if line.startswith("## ")] == [*"1345678", "S", "W"]
+    assert "without an answer so far: 2. Deepen" in text
     for figure in ("layer", "depth", "rates", "ranks", "similarity"):
         assert f"(evidence/{figure}.svg)" in text
         assert (tmp_path / "evidence" / f"{figure}.svg").stat().st_size < 100_000
@@ -243,9 +345,33 @@ def test_the_page_begins_with_the_trials_and_their_digest_and_every_figure_is_th
     assert (tmp_path / "evidence" / "depth.svg").read_bytes() == first
 
 
-def test_a_page_of_nothing_says_so(tmp_path: Path) -> None:
+def test_a_page_of_nothing_is_short_and_says_how_to_begin(tmp_path: Path) -> None:
     write_page(tmp_path / "evidence.md", [])
-    assert "0 finished trials" in (tmp_path / "evidence.md").read_text()
+    text = (tmp_path / "evidence.md").read_text()
+    assert text.splitlines()[2].startswith("0 finished trials; digest")
+    assert "`python benchmarks/evidence.py --time-limit" in text
+    assert [line for line in text.splitlines() if line.startswith("## ")] == ["## Statistics"]
+    (line,) = (line for line in text.splitlines() if line.startswith("Questions without an answer so far"))
+    assert all(f"{number}. {title}" in line for number, title in enumerate(QUESTIONS, start=1))
+
+
+def test_a_question_is_on_the_page_once_a_record_answers_it(finished: Written, tmp_path: Path) -> None:
+    records = [r for r in finished.records if r.kind != CHAPTER or r.subject["chapter"] == "depth"]
+    write_page(tmp_path / "evidence.md", [Written(finished.about, records)])
+    text = (tmp_path / "evidence.md").read_text()
+    assert [line for line in text.splitlines() if line.startswith("## ")] == [
+        "## 4. Accuracy against freeze depth", "## Statistics", "## What was run"
+    ]  # fmt: skip
+    assert "1. Retain against replace, each at its own best cut · 2." in text
+
+
+def test_the_page_of_the_documentation_is_what_the_records_give(tmp_path: Path) -> None:
+    page = (evidence.ROOT / "docs" / "evidence.md").read_text()
+    parts = list(evidence_run.finished_parts(evidence.ROOT / "evidence").values())
+    if digest(parts) not in page:
+        pytest.skip("the run has gone on since the page was written")
+    write_page(tmp_path / "evidence.md", parts)
+    assert (tmp_path / "evidence.md").read_text() == page
 
 
 def test_the_digest_forgets_seconds_and_order_and_nothing_else(finished: Written) -> None:
