@@ -152,8 +152,9 @@ def _warning(parts: Sequence[Written]) -> str:
     return (
         f"**A warning.** {len(gains)} of these trainings, one draw each, were run again with the test split in place "
         "of the validation split (methods of several trainings, such as soup, apart). Reporting the best epoch on test "
-        f"images instead of the last one would have added {mean_cell(gain)} points to an accuracy. A method that reports its best epoch against a baseline that "
-        f"reports its last would have claimed {mean_cell(claim)} points instead of {mean_cell(real)}. Intervals "
+        f"images instead of the last one would have added {mean_cell(gain)} points to an accuracy. A method that "
+        "reports its best epoch against a baseline that reports its last would have claimed "
+        f"{mean_cell(claim)} points instead of {mean_cell(real)}. Intervals "
         "are over trainings. No other figure on this page is picked so."
     )
 
