@@ -12,7 +12,8 @@ import torch
 import torchvision
 from PIL import Image
 from torch import nn
-from toy import write_images, write_source
+from toy import DEEPER, SIDE, toy_network, write_images, write_source
+from workbench import small
 
 from inarch.errors import MissingExtraError, SourceError, UsageError
 from inarch.features.machine import Machine
@@ -25,6 +26,7 @@ from inarch.network.stages import stage_network
 from inarch.python import load
 
 SPEC = InputSpec(3, 32, 32, (0.5,) * 3, (0.5,) * 3)
+SMALL = InputSpec(3, SIDE, SIDE, (0.5,) * 3, (0.5,) * 3)
 
 
 def by_hand(before: nn.Module, behind: nn.Module, pixels: torch.Tensor, classes: torch.Tensor) -> np.ndarray:
@@ -75,6 +77,52 @@ def test_heat_of_every_graft_is_taken_at_the_last_feature_maps_of_its_source(toy
 
     expected = by_hand(nn.Sequential(*layers[:8]), behind, pixels, classes)  # type: ignore[arg-type]
     assert HeatMaps(source, Machine()).of(pixels, classes) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("graft", ["wa-cnn", "wwa-cnn", "head2toe"])
+def test_heat_of_a_graft_that_reads_on_the_way_is_taken_at_the_last_stage_with_maps(graft: str) -> None:
+    source = deeper(graft)
+    pixels, classes = source.input.example(4), torch.tensor([0, 1, 2, 2])
+    network = source.network
+    assert isinstance(network, AdaptedNetwork)
+    layers = list(network.staged.network.eval().children())
+    first = nn.Sequential(*layers[:4])(pixels).detach()
+
+    def behind(maps: torch.Tensor) -> torch.Tensor:
+        features = nn.Sequential(*layers[6:12])(maps)
+        earlier = [network.graft.take(x) for x in ([maps] if graft == "wa-cnn" else [first, maps])]
+        logits = layers[12](features) if network.graft.keeps_layer else None
+        return network.graft(features, logits, *earlier)
+
+    expected = by_hand(nn.Sequential(*layers[:6]), behind, pixels, classes)  # type: ignore[arg-type]
+    found = HeatMaps(source, Machine()).of(pixels, classes)
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert found.max() > 0
+
+
+def test_a_model_adapted_again_is_refused_where_its_last_maps_lie_inside_a_stage() -> None:
+    for graft, refused in (("head2toe", True), ("wwa-cnn", True), ("wa-cnn", False)):
+        inner = deeper(graft).network
+        staged = stage(inner, "graft.classifier", SMALL.example())
+        (width,) = staged.stages[-2].output_shape
+        network = AdaptedNetwork(staged, small("replace"), Widths(width, 3, 3), cut=0, seed=1).eval()
+        added = {"source_classification_layer": "12", "source_stages": []}
+        card = Card("python:toy.py:toy", input=SMALL, extra={"adapted": [added, added]})
+        source = Source("again", card, network, SMALL, ("a", "b", "c"), "graft.classifier", "", Path())
+        if refused:
+            with pytest.raises(SourceError, match=f"'again' was adapted from .* {graft}, reads .*Leave out --heatmaps"):
+                HeatMaps(source, Machine())
+        else:
+            assert HeatMaps(source, Machine()).of(SMALL.example(2), torch.tensor([0, 1])).shape == (2, 8, 8)
+
+
+def deeper(graft: str) -> Source:
+    """The deeper toy network with a graft that nobody trained."""
+    staged = stage(toy_network(DEEPER).eval(), "12", SMALL.example())
+    network = AdaptedNetwork(staged, small(graft), Widths(12, 6, 3), cut=1, seed=3).eval()
+    added = addition(network, "12", tuple("abcdef"), ())
+    card = Card("python:toy.py:toy", input=SMALL, extra={"adapted": [added]})
+    return Source("deeper", card, network, SMALL, ("a", "b", "c"), "graft.classifier", "", Path())
 
 
 def test_a_bright_spot_that_decides_is_where_the_heat_is() -> None:

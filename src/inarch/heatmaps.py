@@ -9,7 +9,7 @@ the image, and is scaled by its own highest value: colours of two images cannot 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -25,6 +25,7 @@ from inarch.errors import MissingExtraError, SourceError, UsageError
 from inarch.features.machine import Machine
 from inarch.network.adapted import AdaptedNetwork, finely_staged
 from inarch.network.card import InputSpec
+from inarch.network.pieces import Pieces
 from inarch.network.source import Source
 from inarch.network.stages import Stages, stage_network
 
@@ -34,6 +35,7 @@ _LONGEST_NAME = 200
 _STRENGTH = 0.7
 
 Heat = NDArray[np.float32]
+_Before = Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...]]]
 
 
 @final
@@ -58,16 +60,18 @@ class HeatMaps:
         else:
             staged = stage_network(network, source.classification_layer, example, finer=True)
         cut = deepest_maps(staged, source.name)
+        network.eval().requires_grad_(False)
         if isinstance(network, AdaptedNetwork):
-            network = network.at_cut(cut)
-            self._prefix, behind = network.prefix, _Behind(network.from_stored)
+            _require_no_deeper_maps_within(network, source.name)
+            halves = _Halves(network, cut)
+            self._before: _Before = halves.before
+            behind = _Behind(halves.behind)
         else:
+            prefix = staged.segment(0, cut).eval()
+            self._before = lambda pixels: (prefix(pixels), ())
             behind = _Behind(staged.segment(cut, len(staged.stages)).eval())
-            self._prefix = staged.segment(0, cut)
         behind.channels_last = _channels_last(staged, cut)
         self._behind = behind
-        network.eval().requires_grad_(False)
-        self._prefix.eval()
 
     def of(self, pixels: Tensor, classes: Tensor) -> Heat:
         """The heat [images, h, w], 0 to 1, of images [images, channels, height, width] for a class [images] of each.
@@ -75,10 +79,11 @@ class HeatMaps:
         All zero where every place speaks against the class.
         """
         with torch.no_grad():
-            stored = self._prefix(pixels)
+            maps, earlier = self._before(pixels)
         cam = self._grad_cam(self._behind, self._behind.maps)
         # float(): a graph of the network may compute in a type of its own.
-        heat: Tensor = cam.attribute(stored.float(), target=classes, relu_attributions=True).detach()[:, 0]
+        found = cam.attribute(maps.float(), classes, additional_forward_args=earlier or None, relu_attributions=True)
+        heat: Tensor = found.detach()[:, 0]
         highest = heat.amax(dim=(1, 2), keepdim=True)
         return (heat / torch.where(highest > 0, highest, 1.0)).cpu().numpy()
 
@@ -94,11 +99,38 @@ class _Behind(nn.Module):
         self.maps = nn.Identity()
         self._from_maps = behind
 
-    def forward(self, stored: Tensor) -> Tensor:
-        """Logits from what is alive at the cut."""
+    def forward(self, stored: Tensor, *earlier: Tensor) -> Tensor:
+        """Logits from what is alive at the cut, and from what a graft took before it."""
         if self.channels_last:
-            return self._from_maps(self.maps(stored.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
-        return self._from_maps(self.maps(stored))
+            return self._from_maps(self.maps(stored.permute(0, 3, 1, 2)).permute(0, 2, 3, 1), *earlier)
+        return self._from_maps(self.maps(stored), *earlier)
+
+
+@final
+class _Halves:
+    """An adapted network in evaluation mode up to a cut and behind it, whatever its graft reads on either side."""
+
+    def __init__(self, network: AdaptedNetwork, cut: int) -> None:
+        staged, taps, last = network.staged, network.taps, len(network.staged.stages) - 1
+        self._graft = network.graft
+        self._layer = staged.segment(last, last + 1).eval() if network.graft.keeps_layer else None
+        self._reads_maps = cut in taps
+        self._up_to = Pieces(staged, 0, [tap for tap in taps if tap < cut], cut)
+        self._from = Pieces(staged, cut, [tap for tap in taps if tap > cut], last)
+        self._up_to.train(False)
+        self._from.train(False)
+
+    def before(self, pixels: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Maps at the cut, and what the graft takes of activations before them."""
+        return self._up_to.run(pixels, self._graft.take)
+
+    def behind(self, maps: Tensor, *earlier: Tensor) -> Tensor:
+        """Target logits."""
+        here = (self._graft.take(maps),) if self._reads_maps else ()
+        features, later = self._from.run(maps, self._graft.take)
+        logits = None if self._layer is None else self._layer(features)
+        found: Tensor = self._graft(features, logits, *earlier, *here, *later)
+        return found
 
 
 def deepest_maps(staged: Stages, name: str) -> int:
@@ -120,6 +152,22 @@ def deepest_maps(staged: Stages, name: str) -> int:
         f"'{name}' has no place with feature maps where it can be cut: where it looked cannot be shown by Grad-CAM.",
         "Leave out --heatmaps.",
     )
+
+
+def _require_no_deeper_maps_within(network: AdaptedNetwork, name: str) -> None:
+    """Raises `SourceError` where a network that was adapted again has its last maps inside one of its stages.
+
+    All that an earlier graft reads on the way is one stage then, of which vectors come out.
+    """
+    inner = network.staged.network
+    while isinstance(inner, AdaptedNetwork):
+        if inner.taps and deepest_maps(inner.staged, name) > inner.taps[0]:
+            raise SourceError(
+                f"'{name}' was adapted from a network whose graft, {inner.configuration.graft}, reads activations on "
+                "the way: its last feature maps lie where no heat map can be taken.",
+                "Leave out --heatmaps, or adapt a network with another graft.",
+            )
+        inner = inner.staged.network
 
 
 def _channels_last(staged: Stages, cut: int) -> bool:

@@ -11,9 +11,14 @@ from methods_bench import RATES, a_step, a_task, adapted, images, labels, stored
 from timm.layers import Conv2dSame
 from torch import nn
 from torch.nn import functional as F
+from workbench import small
 
 from inarch.errors import UsageError
 from inarch.methods.lora import LoRA, adaptable
+from inarch.network import head2toe
+from inarch.network.adapted import AdaptedNetwork, stage
+from inarch.network.grafts import Widths
+from inarch.network.stages import Stages
 
 
 def trained(method: LoRA, network: Any, steps: int = 5) -> None:
@@ -107,6 +112,36 @@ def test_a_graft_that_reads_on_the_way_runs_through_the_adapters_too() -> None:
     torch.testing.assert_close(network.graft_inputs(network.prefix(images()))[0], seen)
     method.finish(network)
     torch.testing.assert_close(network.eval()(images()).detach(), whole, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("inner", ["wa-cnn", "head2toe"])
+def test_where_the_source_has_a_graft_that_reads_on_the_way_its_adapters_learn_too(
+    inner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So many that several of each stage are kept: one alone, brought to length one, has no gradient.
+    monkeypatch.setattr(head2toe, "KEPT", 0.5)
+    source = adapted(inner, 0)
+    example = images()
+    staged = stage(source.eval(), "graft.classifier", example)
+    again = stage(adapted_to(staged, classes=4).eval(), "graft.classifier", example)
+    for stages, classes in ((staged, 3), (again, 4)):
+        network, method = adapted_to(stages, source_classes=classes), LoRA(rank=2)
+        method.prepare(network, a_task(network))
+        method.loss(network.train(), a_step(network)).backward()
+        gradients = {name: p.grad for name, p in network.named_parameters() if "lora_" in name}
+        assert {name.split(".lora_")[0].rpartition(".")[2] for name in gradients} >= {"0", "4"}
+        assert all(gradient is not None for gradient in gradients.values())
+        assert all(float(g.abs().sum()) > 0 for n, g in gradients.items() if "lora_B" in n and g is not None)
+        trained(method, network)
+        whole = network.eval()(images()).detach()
+        method.finish(network)
+        torch.testing.assert_close(network.eval()(images()).detach(), whole, rtol=1e-4, atol=1e-4)
+
+
+def adapted_to(staged: Stages, *, source_classes: int = 3, classes: int = 3) -> AdaptedNetwork:
+    """An adapted network on stages whose last one but one gives vectors, with a new classifier and nothing frozen."""
+    (width,) = staged.stages[-2].output_shape
+    return AdaptedNetwork(staged, small("replace"), Widths(width, source_classes, classes), cut=0, seed=1)
 
 
 def test_released_without_an_end_the_network_is_the_source_again() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from inarch.methods import make_method
 from inarch.methods.bss import BSS
-from inarch.methods.co_tuning import CoTuning, category_relationship
+from inarch.methods.co_tuning import CoTuning, category_relationship, other_direction
 from inarch.methods.l2_sp import L2SP
 from inarch.methods.lwf import LwF
 from inarch.methods.source_copy import Teacher
@@ -188,3 +189,28 @@ def test_the_relationship_can_be_had_from_one_image_a_class() -> None:
     probabilities[np.arange(3), np.arange(3)] = 0.8
     found = category_relationship(probabilities, np.arange(3), 3, seed=0)
     assert (found.argmax(axis=1) == np.arange(3)).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_target_class_that_is_improbable_for_every_source_class_has_a_relationship() -> None:
+    """Two source classes, two images a class, and those of target class 1 halfway between those of the others."""
+    share = np.repeat([0.55, 0.5, 0.45], 2)
+    found = category_relationship(np.stack([share, 1 - share], axis=1), np.repeat([0, 1, 2], 2), 3, seed=0)
+    np.testing.assert_allclose(found.sum(axis=1), 1.0)
+    assert found[0, 0] > 0.99
+    assert found[2, 1] > 0.99
+    assert 0.3 < found[1, 0] < 0.7
+
+
+@pytest.mark.filterwarnings("error")
+def test_bayes_rule_of_extreme_probabilities_is_that_of_exact_arithmetic() -> None:
+    logits = np.array([[9000.0, -9000.0, -2.5], [-9000.0, 9000.0, 0.0], [0.0, 8000.0, -0.5]])
+    source = np.array([0.7, 0.3 - 1e-200, 1e-200])
+    joint = [[(Decimal(z).exp() / sum(Decimal(w).exp() for w in row)) * Decimal(p) for z in row]
+             for row, p in zip(logits.tolist(), source.tolist(), strict=True)]  # fmt: skip
+    sums = [sum(row[t] for row in joint) for t in range(3)]
+    expected = [[float(row[t] / sums[t]) for row in joint] for t in range(3)]
+    found = other_direction(logits, source)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-300)
+    never = other_direction(np.zeros((3, 2)), np.array([0.5, 0.5, 0.0]))
+    assert never.tolist() == [[0.5, 0.5, 0.0]] * 2

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from workbench import SETTINGS, workbench
+from workbench import SETTINGS, quick_selection, workbench  # noqa: F401
 
 from inarch.errors import TrainingError
 from inarch.launch.cost import CostModel, Speeds
 from inarch.launch.here import TRIAL, Workbench
 from inarch.methods import make_method
 from inarch.methods.soup import Soup
+from inarch.network import head2toe
+from inarch.network.adapted import AdaptedNetwork
 from inarch.network.grafts import Configuration
 from inarch.training.fit import Watch, predict, train, train_together
 from inarch.training.trial import Trial
@@ -117,6 +119,26 @@ def test_members_begin_alike_and_the_first_is_plain_fine_tuning(
     assert outcome.members[0].seed == 1
     assert outcome.members[0].validation_accuracy == first.epochs[-1].validation_accuracy
     assert len({epochs.training_loss for epochs in outcome.epochs}) == 3
+
+
+def test_members_have_the_features_that_the_trials_own_seed_chose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head2toe, "BATCH", 4)  # so that the seed has a say in what is chosen
+    begun, trial = list[Tensor](), replace(TRIAL_, configuration=Configuration("head2toe", "none"))
+
+    def prepared(self: Soup, network: AdaptedNetwork, task: object) -> None:
+        begun.append(network.graft.body.get_buffer("chosen").clone())  # type: ignore[union-attr]
+
+    monkeypatch.setattr(Soup, "prepare", prepared)
+    with workbench(tmp_path, epochs=3) as bench:
+        network, plain = bench.network(trial), replace(trial, method="fine-tuning")
+        train(network, trial, bench.store, make_method("soup"), Watch())
+        alone = bench.network(plain)
+        train(alone, plain, bench.store, make_method("fine-tuning"), Watch())
+    assert len(begun) == 3
+    chosen = (n.graft.body.get_buffer("chosen") for n in (network, alone))  # type: ignore[union-attr]
+    assert all(torch.equal(begun[0], other) for other in (*begun[1:], *chosen))
 
 
 def test_where_no_old_layer_trains_it_is_plain_fine_tuning(tmp_path: Path) -> None:

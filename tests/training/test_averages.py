@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from workbench import SETTINGS, workbench
+from toy import DEEPER, SIDE, toy_network
+from workbench import SETTINGS, deepest, needs_deeper, small, workbench
 
 from inarch.errors import UsageError
 from inarch.launch.here import TRIAL
 from inarch.methods import METHODS, Method, make_method, trained_state
-from inarch.network.adapted import AdaptedNetwork
-from inarch.network.grafts import Configuration
+from inarch.network.adapted import AdaptedNetwork, stage
+from inarch.network.grafts import GRAFT_NAMES, Configuration, Widths
 from inarch.training.averages import Averages
 from inarch.training.fit import Watch, predict, train
 from inarch.training.learner import Learner
@@ -46,6 +47,26 @@ def test_averages_computed_by_hand_begin_with_the_first_update() -> None:
     assert weight.tolist() == [0.0]
     averages.leave()
     assert weight.tolist() == [3.75]
+
+
+@pytest.mark.parametrize("graft", GRAFT_NAMES)
+def test_what_trains_and_nothing_that_is_frozen_is_the_state_that_is_averaged(graft: str) -> None:
+    staged = stage(toy_network(DEEPER).eval(), "12", torch.randn(2, 3, SIDE, SIDE))
+    for cut in range(deepest(graft) + 2 - needs_deeper(graft)):
+        network = AdaptedNetwork(staged, small(graft, "batch"), Widths(12, 6, 4), cut=cut, seed=0)
+        found = {id(network.get_parameter(name)) for name in trained_state(network) if name in names_of(network)}
+        assert found == {id(p) for p in network.parameters() if p.requires_grad}
+        statistics = {name for name in trained_state(network) if name.endswith("running_mean") and "graft" not in name}
+        used = {"suffix.1.running_mean": cut < 1, "suffix.7.running_mean": cut < 3}
+        assert statistics == {name for name, trains in used.items() if trains}
+        network.hold(4)  # rests for a while, as in the first phase of some methods
+        assert found == {
+            id(network.get_parameter(name)) for name in trained_state(network) if name in names_of(network)
+        }
+
+
+def names_of(network: AdaptedNetwork) -> set[str]:
+    return {name for name, _ in network.named_parameters()}
 
 
 @final

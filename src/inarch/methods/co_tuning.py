@@ -87,9 +87,19 @@ def category_relationship(probabilities: np.ndarray, labels: np.ndarray, classes
         right = [float(((checked @ weights).argmax(axis=1) == truth).mean()) for weights in fitted]
         chosen = fitted[int(np.argmax(right))]
         scale = _calibration(checked @ chosen, truth)
-    target_given_source = softmax(scale * chosen, axis=1)
-    joint = (target_given_source * probabilities.mean(axis=0)[:, None]).T
-    return joint / joint.sum(axis=1, keepdims=True)
+    return other_direction(scale * chosen, probabilities.mean(axis=0))
+
+
+def other_direction(logits: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """p(source class | target class) by Bayes' rule, [classes, source classes].
+
+    logits: [source classes, classes], of p(target class | source class). source: p(source class). In logarithms: a
+    class that is improbable for every source class has probabilities of 0 in float64, of which there is no ratio.
+    """
+    with np.errstate(divide="ignore"):  # a source class that never occurs has a logarithm of minus infinity
+        joint = log_softmax(logits, axis=1) + np.log(source)[:, None]
+    found: np.ndarray = softmax(joint.T, axis=1)
+    return found
 
 
 def _held_out(labels: np.ndarray, seed: int) -> np.ndarray:

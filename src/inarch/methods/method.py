@@ -211,6 +211,19 @@ def trained_state(network: AdaptedNetwork) -> dict[str, Tensor]:
 
     Counts of batches are left out: they are no matter of averaging.
     """
-    frozen = ("prefix.", "layer.") if network.cut > network.stored_cut else ("prefix.",)
-    state = {name: value for name, value in network.state_dict().items() if not name.startswith(frozen)}
+    state = {name: value for name, value in network.state_dict().items() if not name.startswith("prefix.")}
+    for name in _frozen_behind(network):
+        state.pop(name, None)
     return {name: value for name, value in state.items() if value.is_floating_point()}
+
+
+def _frozen_behind(network: AdaptedNetwork) -> list[str]:
+    """Names of weights and statistics of the stages between the stored cut and the cut, by their parts of the network.
+
+    Asked of the cut and not of what rests now, which may train later.
+    """
+    last = len(network.staged.stages) - 1
+    stop = min(network.cut, last)
+    between = network.staged.segment(network.stored_cut, stop).state_dict() if stop > network.stored_cut else {}
+    layer = network.layer.state_dict() if network.layer is not None and network.cut > last else {}
+    return [*(f"suffix.{name}" for name in between), *(f"layer.{name}" for name in layer)]

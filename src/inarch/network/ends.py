@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, final
 from torch import Tensor, nn
 
 from inarch.network.grafts import Deepen
-from inarch.network.pieces import Pieces
+from inarch.network.pieces import InPieces, Pieces
 
 if TYPE_CHECKING:
     from inarch.network.adapted import AdaptedNetwork
 
 
 @final
-class Body(nn.Module):
+class Body(InPieces):
     """The last stage but one of an adapted network whose graft has a body: what the classifier sees, from activations
     at the first place that the graft reads."""
 
@@ -36,6 +36,11 @@ class Body(nn.Module):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._pieces.apply(fn)
         return self
+
+    def follow(self, path: str, module: nn.Module) -> None:
+        part, _, within = path.partition(".")
+        if part == "rest":
+            self._pieces.put(within, module)
 
     def forward(self, x: Tensor) -> Tensor:
         assert self.body is not None

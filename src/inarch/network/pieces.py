@@ -62,7 +62,20 @@ class Pieces:
             segment._apply(change)
 
 
+class InPieces(nn.Module):
+    """A module whose layers run elsewhere than where they have their names, and which must hear of others put there."""
+
+    def follow(self, path: str, module: nn.Module) -> None:
+        """A module now stands at this path."""
+        raise NotImplementedError
+
+
 def set_submodule(whole: nn.Module, path: str, module: nn.Module) -> None:
-    """Puts a module where another one stands in `whole`."""
+    """Puts a module where another one stands in `whole`, wherever that is run."""
     parent, _, name = path.rpartition(".")
     setattr(whole.get_submodule(parent), name, module)
+    steps = path.split(".")
+    for depth in range(len(steps)):
+        above = whole.get_submodule(".".join(steps[:depth]))
+        if isinstance(above, InPieces):
+            above.follow(".".join(steps[depth:]), module)

@@ -21,6 +21,7 @@ from inarch.network.adapted import AdaptedNetwork
 from inarch.training.learner import Learner, probabilities
 from inarch.training.members import Alone
 from inarch.training.order import Course, course_of
+from inarch.training.task import start_graft
 from inarch.training.trial import Trial
 
 
@@ -102,6 +103,8 @@ def train_together(
     """
     if len({(trial.seed, trial.settings, trial.views) for trial in trials}) != 1:
         raise ValueError("trials that are trained together must have the same seed, settings and views")
+    for network, trial in zip(networks, trials, strict=True):
+        start_graft(network.to(store.machine.device), store, trial.seed)
     old_layers_train = any(network.old_parameters() for network in networks)
     seeds = methods[0].seeds(trials[0].seed, old_layers_train)
     if len(seeds) > 1:
@@ -134,7 +137,6 @@ def _several(
 
     Those that fail are left out; where all do, the trial does.
     """
-    network.to(store.machine.device)
     start = _copied({name: v for name, v in network.state_dict().items() if not name.startswith("prefix.")})
     states, found, failed = [], list[tuple[int, Trained]](), list[TrainingError]()
     for number, seed in enumerate(seeds):

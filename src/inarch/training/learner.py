@@ -22,7 +22,7 @@ from inarch.training.members import Members, as_members, logits_of
 from inarch.training.mixing import mixture_of, require_bearable
 from inarch.training.order import Course, class_weights
 from inarch.training.schedule import warmup_cosine
-from inarch.training.task import start_graft, task_of
+from inarch.training.task import task_of
 from inarch.training.trial import TrainingSettings, Trial
 
 
@@ -45,7 +45,6 @@ class Learner:
             method.require(network.configuration, network.staged)
             require_bearable(method, self._settings)
             task = task_of(trial, network.stored_cut, course, store)
-            start_graft(network, task)
             method.prepare(network, task)
         self._members = as_members(networks)
         # Results come member by member: where among them each trial stands.

@@ -39,16 +39,20 @@ def task_of(trial: Trial, cut: int, course: Course, store: PrefixStore) -> Task:
     )
 
 
-def start_graft(network: AdaptedNetwork, task: Task) -> None:
-    """Lets the graft take the initial values that follow from the training images, where it has such."""
+def start_graft(network: AdaptedNetwork, store: PrefixStore, seed: int) -> None:
+    """Lets the graft take the initial values that follow from the training images, where it has such.
+
+    seed: of the trial, however many trainings it consists of: all of them begin with these values.
+    """
 
     def seen() -> Iterator[Activations]:
         training = network.training
         network.eval()
-        with torch.no_grad(), task.autocast():
-            for stored in task.evaluation():
-                task.tick()
+        with torch.no_grad(), store.machine.autocast():
+            for stored in store.once(network.stored_cut, "train"):
+                store.tick()
                 yield network.graft_inputs(stored)
         network.train(training)
 
-    network.graft.start(seen, task.labels, task.seed)
+    labels = torch.from_numpy(store.images.labels["train"]).to(store.machine.device)
+    network.graft.start(seen, labels, seed)
