@@ -93,6 +93,28 @@ def passes(costs: CostModel, bench: Workbench, trial: Trial) -> float:
     return images * an_image * costs.seconds(trial) / costs.raw(trial)
 
 
+@pytest.mark.parametrize(("graft", "like"), [("residual", "joined"), ("head2toe", None)])
+def test_a_graft_that_starts_from_the_images_costs_a_pass_over_them_for_each_trial(
+    tmp_path: Path, graft: str, like: str | None
+) -> None:
+    with workbench(tmp_path, keeping=Keeping((1, 2))) as bench:
+        costs = CostModel(bench.staged, bench.store, SPEEDS)
+        images = len(bench.store.images.rows["train"])
+        a_pass = images * (SPEEDS.view + SPEEDS.forward)
+        one, two = (costs.raw(*[a_trial(graft, 3)] * number) for number in (1, 2))
+        further = two - one
+        if like is not None:  # its steps are those of a graft without a start
+            assert one - costs.raw(a_trial(like, 3)) == pytest.approx(a_pass)
+            assert further - a_pass == pytest.approx(0.5 * SETTINGS.epochs * images / 8 * SPEEDS.head)
+        else:  # not stacked: its steps are its own, and only what is stored is shared
+            joined = costs.raw(a_trial("joined", 0)) - SETTINGS.epochs * images * SPEEDS.view
+            assert a_pass < further < a_pass + joined
+            passing = (SETTINGS.epochs * images + len(bench.store.images.rows["validation"])) * (
+                SPEEDS.view + SPEEDS.forward * sum(stage.cost for stage in bench.staged.stages[:2])
+            )
+            assert one - further == pytest.approx(passing)
+
+
 def test_finished_trials_correct_the_estimate_within_bounds(tmp_path: Path) -> None:
     with workbench(tmp_path) as bench:
         costs = CostModel(bench.staged, bench.store, SPEEDS)

@@ -30,6 +30,7 @@ from inarch.network.grafts import (
 )
 from inarch.network.head2toe import grid, group_lasso_scores, on_grid
 from inarch.network.linear_start import linear_discriminant, tempering
+from inarch.network.stacked import stackable
 
 # Penultimate features f, source logits z, and the activations one (g) and two (e) stages before f.
 F_, Z = torch.linspace(-1, 1, 20).reshape(4, 5).sin(), torch.linspace(-2, 3, 28).reshape(4, 7).cos()
@@ -294,9 +295,10 @@ def test_the_catalogue_names_every_graft_in_order_each_once() -> None:
 
 
 @pytest.mark.parametrize("name", GRAFT_NAMES)
-def test_every_graft_comes_back_from_a_pickle_as_it_was(name: str) -> None:
+def test_every_graft_says_whether_it_stacks_and_comes_back_from_a_pickle_as_it_was(name: str) -> None:
     graft = build_graft(small(name), TWO if name in ("wwa-cnn", "head2toe") else ONE, 3)
     again = pickle.loads(pickle.dumps(graft))
     assert type(again) is type(graft)
+    assert graft.stacks == stackable(graft)
     state = again.state_dict()
     assert all(torch.equal(value, state[key]) for key, value in graft.state_dict().items())

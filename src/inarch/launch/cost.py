@@ -13,6 +13,7 @@ from typing import final
 from inarch.features.store import Key, PrefixStore
 from inarch.methods import make_method
 from inarch.network.adapted import stored_cut
+from inarch.network.grafts import graft_class
 from inarch.network.stages import Stages
 from inarch.training.order import view_number
 from inarch.training.trial import Trial
@@ -43,7 +44,8 @@ class CostModel:
     """Seconds of a trial from its cut.
 
     Frozen stages cost a forward pass for each view that is not stored yet, up to the stored cut; what lies between that
-    and the trial's cut costs one every epoch, and the rest costs training.
+    and the trial's cut costs one every epoch, and the rest costs training. A graft that takes its initial values from
+    the training images costs a pass over them, which is stored nowhere.
     """
 
     staged: Stages
@@ -87,27 +89,47 @@ class CostModel:
         return min(4.0, max(0.25, seconds / raw))
 
     def raw(self, *batch: Trial, made: set[Key] | None = None) -> float:
-        """Seconds before the correction. What is trained together shares its activations, and most of its steps."""
+        """Seconds before the correction. What is trained together shares its stored activations, and most of its steps
+        where grafts can be stacked."""
         trial = batch[0]
-        steps = trial.settings.epochs * len(self.store.images.rows["train"]) / trial.settings.batch_size
-        return self._alone(trial, made) + STACKED_SHARE * (len(batch) - 1) * steps * self.speeds.head
+        starts = sum(map(self._starting, batch))
+        further = sum(map(self._further, batch[1:]))
+        return starts + self._passes(trial, made) + len(_seeds(trial)) * self._steps(trial) + further
 
-    def _alone(self, trial: Trial, made: set[Key] | None) -> float:
+    def _starting(self, trial: Trial) -> float:
+        """Seconds of the pass over the training images from which a graft takes its initial values."""
+        if not graft_class(trial.configuration.graft).starts_from_images():
+            return 0.0
+        return len(self.store.images.rows["train"]) * (self.speeds.view + self.speeds.forward)
+
+    def _further(self, trial: Trial) -> float:
+        """Seconds that a trial adds to those it is trained together with."""
+        if not graft_class(trial.configuration.graft).stacks:
+            return self._steps(trial, reads=False)
+        steps = trial.settings.epochs * len(self.store.images.rows["train"]) / trial.settings.batch_size
+        return STACKED_SHARE * steps * self.speeds.head
+
+    def _steps(self, trial: Trial, *, reads: bool = True) -> float:
+        """Seconds of one training from stored activations on, with its validation.
+
+        reads: whether it computes what is not stored, up to its stored cut; else another one hands that over.
+        """
         images = len(self.store.images.rows["train"])
         validation = len(self.store.images.rows["validation"])
         settings = trial.settings
         cut = stored_cut(trial.configuration, trial.cut, len(self.staged.stages))
-        start = self.store.start(cut)
+        start = self.store.start(cut) if reads else cut
         between = self._share(start, trial.cut)
         behind = 1 - self._share(0, trial.cut)
         view = 0.0 if start else self.speeds.view
         step = view + between * self.speeds.forward + behind * self.speeds.training
         steps = settings.epochs * (images * step + images * self.speeds.head / settings.batch_size)
         checking = settings.epochs * validation * (between + behind) * self.speeds.forward
-        return self._passes(trial, start, made) + len(_seeds(trial)) * (steps + checking)
+        return steps + checking
 
-    def _passes(self, trial: Trial, start: int, made: set[Key] | None) -> float:
+    def _passes(self, trial: Trial, made: set[Key] | None) -> float:
         """Seconds in which the views of a trial that are not stored yet are pushed through the network."""
+        start = self.store.start(stored_cut(trial.configuration, trial.cut, len(self.staged.stages)))
         if not start:
             return 0.0
         views = range(trial.settings.distinct_views)

@@ -54,7 +54,8 @@ class Graft(nn.Module):
 
     keeps_layer: whether it reads source logits. uses_features: whether it reads penultimate features. sizes: of its
     hidden layers, a tuple for each variant that is tried where the user names none; `((),)` where it has none.
-    fewest, most: how many hidden layers it may have. classifier: the linear layer that its output comes from.
+    fewest, most: how many hidden layers it may have. stacks: whether several can be computed as one (`stacked.py`).
+    classifier: the linear layer that its output comes from.
     body: everything before the classifier, where that is a stage of its own when the adapted network is a source again;
     it is called as the graft is.
     """
@@ -65,6 +66,7 @@ class Graft(nn.Module):
     sizes: ClassVar[tuple[tuple[int, ...], ...]] = ((),)
     fewest: ClassVar[int] = 0
     most: ClassVar[int] = 0
+    stacks: ClassVar[bool] = True
 
     classifier: nn.Linear
     body: nn.Module | None
@@ -96,6 +98,11 @@ class Graft(nn.Module):
                     f"{' x '.join(map(str, shape))}, the channels seem to stand last.",
                     "Leave this graft out, or use another network.",
                 )
+
+    @classmethod
+    def starts_from_images(cls) -> bool:
+        """Whether its initial values follow from the training images (`start`)."""
+        return cls.start is not Graft.start
 
     @staticmethod
     def take(x: Tensor) -> Tensor:

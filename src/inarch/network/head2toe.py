@@ -65,6 +65,7 @@ class Head2Toe(Graft):
     name = "head2toe"
     keeps_layer = True
     uses_features = True
+    stacks = False
 
     body: Selection
 
