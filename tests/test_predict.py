@@ -223,5 +223,5 @@ def test_file_names_that_are_no_text_are_printed_as_they_are(monkeypatch: pytest
 
 
 def test_a_folder_that_is_not_there_is_no_model(tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match=r"There is no run folder or model folder '.*modle'"):
+    with pytest.raises(UsageError, match=r"There is no run folder or model folder '.*modle'"):
         api.load(tmp_path / "modle")

@@ -65,8 +65,8 @@ def test_the_profile_of_a_study_names_its_parts_and_sums_to_its_seconds(tmp_path
     profile = cost["profile"]
     assert profile.keys() >= {*WORK, "reading images", "measuring", "ledger", "checkpoints", "search and estimates"}
     assert min(profile.values()) >= 0
-    # The report is drawn when the seconds are known already.
-    late = profile["model and report"] + profile["checkpoints"] + 0.1
+    # The model is written when the seconds are known already.
+    late = profile["model and evidence"] + profile["checkpoints"] + 0.1
     assert cost["seconds"] - 0.1 <= sum(profile.values()) <= cost["seconds"] + late
     assert "where the time went" in ran.out
     assert "Outside training, evaluation and feature extraction: " in ran.said

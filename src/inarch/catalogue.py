@@ -98,7 +98,7 @@ METHODS = (
     ),
     Entry(
         "lora",
-        "old weights stay and low-rank updates of them are trained, and added to them at the end",
+        "old weights stay; low-rank updates of them are trained and added",
         "Hu et al., ICLR 2022, arXiv 2106.09685",
     ),
     Entry(
@@ -108,7 +108,7 @@ METHODS = (
     ),
     Entry(
         "soup",
-        "the mean of the weights of three fine-tunings, of those that go together",
+        "the mean of the weights of those of three fine-tunings that agree",
         "Wortsman et al., ICML 2022, arXiv 2203.05482",
     ),
 )

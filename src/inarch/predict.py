@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from inarch.data import MAX_PIXELS, evaluation_batch, read_image, resize_to_cover
 from inarch.data.images import looks_like_image, quiet_pillow
 from inarch.data.values import some
-from inarch.errors import DataError, InarchError, RunFolderError, SourceError, UsageError
+from inarch.errors import DataError, InarchError, SourceError, UsageError
 from inarch.features.machine import Machine
 from inarch.features.plan import Plan, computes_in_bf16
 from inarch.heatmaps import HeatMaps, overlay_names, picture_of, prepared_folder, write_overlay
@@ -206,7 +206,7 @@ def load(folder: Path | str, *, device: str = "auto", announce: Callable[[str], 
     """The model in a run folder or a model folder; it computes as it was tested, where the machine can."""
     keep_memory()
     if not Path(folder).exists():
-        raise RunFolderError(f"There is no run folder or model folder '{folder}'.", "`inarch fit` makes one.")
+        raise UsageError(f"There is no run folder or model folder '{folder}'.", "`inarch fit` makes one.")
     source, device = load_source(str(folder), announce=announce), chosen_device(device)
     plan, frozen_stages = _arithmetic(source)
     if "bf16" in plan.precisions and not computes_in_bf16(device):

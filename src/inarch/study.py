@@ -75,18 +75,17 @@ def fit(
         results["unknown"] = measured(known, bench.test(first), images.labels["test"], dataset.classes)
         network = bench.restore(first)
         delivered = Delivered(network, dataset.classes, options.stages, machine.plan, known, bench.source_weights)
-        with profile.section("model and report"):
+        with profile.section("model and evidence"):
             write_model(folder.path / "model", loaded, delivered)
             # Right before the results: a report must not show the errors of one model beside the figures of another.
             write_evidence(bench, outcome, dataset, loaded.classes)
             results["cost"] = cost(folder, clock, runner.trained, profile) | {
                 "command": command(data, source, options, source_options)
             }
-            folder.write_json("results.json", results)
-            write_report(folder.path)
-        # Once more, for the profile to hold the time that all this took.
+        # The page shows this profile, so drawing it comes after.
         results["cost"]["profile"] = profile.seconds()
         file = folder.write_json("results.json", results)
+        write_report(folder.path)
         written: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return written
 
