@@ -154,6 +154,7 @@ def fit(
     """Adapt a source network to a folder of labelled images, and compare with what everybody does."""
     from inarch.options import StudyOptions
     from inarch.study import fit as run
+    from inarch.terminal import print_results
 
     options = StudyOptions(
         grafts=grafts, harmonise=harmonise, cuts=words(cuts), method=method, search=search, seeds=seeds,
@@ -165,7 +166,7 @@ def fit(
     )  # fmt: skip
     with stoppable(), progress_on_terminal() as progress:
         results = run(data, source, out, options, source_options(weights, image_size, classes), progress)
-    print_results(results, out)
+    print_results(results, out, console)
     if profile:
         print_profile(results["cost"]["profile"])
 
@@ -365,18 +366,6 @@ def progress_on_terminal() -> Any:
     from inarch.terminal import progress_on
 
     return progress_on(errors)
-
-
-def print_results(results: dict[str, Any], out: Path) -> None:
-    """What a study found: the sentence, the test table, and where to look."""
-    from inarch.terminal import results_table
-
-    console.print(results["sentence"], soft_wrap=True)
-    console.print(results_table(results))
-    if results["left_out"]:
-        left_out = counted(len(results["left_out"]), "trial")
-        console.print(f"Left out for lack of time: {left_out}; the same command goes on.")
-    console.print(f"Report: {out / 'report.html'}   Model: {out / 'model'}", soft_wrap=True)
 
 
 def print_profile(seconds: dict[str, float]) -> None:

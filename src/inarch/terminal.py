@@ -134,14 +134,24 @@ def ranking_table(ranking: Mapping[str, Any]) -> Table:
     return table
 
 
+def print_results(results: Mapping[str, Any], out: Path, console: Console) -> None:
+    """What a study found: the sentence, the test table, and where to look."""
+    _print_found(results, results_table(results), console)
+    console.print(f"Report: {out / 'report.html'}   Model: {out / 'model'}", soft_wrap=True)
+
+
 def print_comparison(results: Mapping[str, Any], out: Path, console: Console) -> None:
     """What a comparison found, as far as it came, and where the report is."""
+    _print_found(results, comparison_table(results), console)
+    console.print(f"Report: {out / 'report.html'}", soft_wrap=True)
+
+
+def _print_found(results: Mapping[str, Any], table: Table, console: Console) -> None:
     console.print(results["sentence"], soft_wrap=True)
-    console.print(comparison_table(results))
+    console.print(table)
     if results["left_out"]:
         left_out = counted(len(results["left_out"]), "trial")
         console.print(f"Left out for lack of time: {left_out}; the same command goes on.")
-    console.print(f"Report: {out / 'report.html'}", soft_wrap=True)
 
 
 def comparison_table(results: Mapping[str, Any]) -> Table:

@@ -113,17 +113,29 @@ class DACNN(Graft):
         return self.classifier(self.body(features, logits))
 
 
+class _Wide(Graft):
+    """New units that see FC6 stand beside those of FC7."""
+
+    keeps_layer = False
+    uses_features = True
+
+    body: WideBody
+
+    @classmethod
+    def taps(cls, stages: int) -> tuple[int, ...]:
+        return (stages - 2,)
+
+    def forward(self, features: Tensor, logits: Tensor | None, before: Tensor) -> Tensor:
+        return self.classifier(self.body(features, logits, before))
+
+
 @final
-class WACNN(Graft):
+class WACNN(_Wide):
     """y = W [h(f), h(u(g))] + b; its size is the number of new units."""
 
     name = "wa-cnn"
-    keeps_layer = False
-    uses_features = True
     sizes = ((1024,),)
     fewest = most = 1
-
-    body: WideBody
 
     def __init__(self, configuration: Configuration, widths: Widths) -> None:
         super().__init__(configuration, widths)
@@ -131,38 +143,20 @@ class WACNN(Graft):
         self.body = WideBody(configuration.harmonise, widths, width)
         self.classifier = nn.Linear(widths.features + width, widths.classes)
 
-    @classmethod
-    def taps(cls, stages: int) -> tuple[int, ...]:
-        return (stages - 2,)
-
-    def forward(self, features: Tensor, logits: Tensor | None, before: Tensor) -> Tensor:
-        return self.classifier(self.body(features, logits, before))
-
 
 @final
-class DWACNN(Graft):
+class DWACNN(_Wide):
     """y = W h(u([h(f), h(u(g))])) + b; its sizes are the new units beside the old ones and those of the new layer."""
 
     name = "dwa-cnn"
-    keeps_layer = False
-    uses_features = True
     sizes = ((1024, 2048),)
     fewest = most = 2
-
-    body: WideBody
 
     def __init__(self, configuration: Configuration, widths: Widths) -> None:
         super().__init__(configuration, widths)
         width, depth = configuration.hidden
         self.body = WideBody(configuration.harmonise, widths, width, depth)
         self.classifier = nn.Linear(depth, widths.classes)
-
-    @classmethod
-    def taps(cls, stages: int) -> tuple[int, ...]:
-        return (stages - 2,)
-
-    def forward(self, features: Tensor, logits: Tensor | None, before: Tensor) -> Tensor:
-        return self.classifier(self.body(features, logits, before))
 
 
 @final
