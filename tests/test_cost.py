@@ -115,6 +115,17 @@ def test_a_graft_that_starts_from_the_images_costs_a_pass_over_them_for_each_tri
             assert one - further == pytest.approx(passing)
 
 
+def test_scales_that_are_matched_cost_a_pass_over_the_images(tmp_path: Path) -> None:
+    with workbench(tmp_path, keeping=Keeping((1, 2))) as bench:
+        costs = CostModel(bench.staged, bench.store, SPEEDS)
+        a_pass = len(bench.store.images.rows["train"]) * (SPEEDS.view + SPEEDS.forward)
+        matched, fixed = (
+            costs.raw(replace(a_trial("retain", 3), configuration=Configuration("retain", harmonise)))
+            for harmonise in ("l2-matched", "l2")
+        )
+        assert matched - fixed == pytest.approx(a_pass)
+
+
 def test_finished_trials_correct_the_estimate_within_bounds(tmp_path: Path) -> None:
     with workbench(tmp_path) as bench:
         costs = CostModel(bench.staged, bench.store, SPEEDS)

@@ -17,7 +17,7 @@ from inarch.errors import UsageError
 from inarch.features.place import bytes_of
 from inarch.texts import seconds, shots_of, sizes, some_of, views_of
 
-HarmoniserName = Literal["none", "l2", "batch"]
+HarmoniserName = Literal["none", "l2", "l2-1", "l2-10", "l2-matched", "batch"]
 SearchName = Literal["halving", "exhaustive"]
 OptimiserName = Literal["sgd", "adamw"]
 BalanceName = Literal["none", "loss", "sampler"]
@@ -81,7 +81,10 @@ Harmonise = Annotated[
     Any,
     typer.Option(
         parser=some_of("--harmonise", get_args(HarmoniserName)), metavar="NAMES",
-        help=f"Ways to harmonise to try: {', '.join(get_args(HarmoniserName))}.",
+        help=(
+            f"Ways to harmonise to try: {', '.join(get_args(HarmoniserName))}. l2 starts its scales at 20, "
+            "l2-matched at the length of the vectors that arrive."
+        ),
     ),
 ]  # fmt: skip
 Hidden = Annotated[

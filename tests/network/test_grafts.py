@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from inarch.errors import UsageError
 from inarch.network.grafts import Configuration, Deepen, Joined, Replace, Retain, Widths, build_graft, configurations
-from inarch.network.layers import ScaledL2Normalisation, harmoniser
+from inarch.network.layers import HARMONISERS, ScaledL2Normalisation, harmoniser, match_scales
 
 WIDTHS = Widths(features=5, source_classes=7, classes=3)
 FEATURES = torch.linspace(-1, 1, 20).reshape(4, 5)
@@ -28,6 +28,48 @@ def test_scaled_l2_normalisation_gives_vectors_of_length_20_at_first_and_learns_
     assert (layer(LOGITS)[:, 2] == 0).all()
     assert layer.scale.shape == (7,)
     assert layer.scale.requires_grad
+
+
+@pytest.mark.parametrize(("kind", "start"), [("l2", 20.0), ("l2-1", 1.0), ("l2-10", 10.0)])
+def test_scales_start_where_their_name_says(kind: str, start: float) -> None:
+    torch.testing.assert_close(harmoniser(kind, 7)(LOGITS), l2(LOGITS, start))
+
+
+def test_matched_scales_start_at_the_mean_length_of_what_reaches_every_layer() -> None:
+    graft = build_graft(Configuration("deepen", "l2-matched", (6, 4)), WIDTHS, 0).eval()
+    assert isinstance(graft, Deepen)
+    batches = [(None, LOGITS[:3]), (None, LOGITS[3:])]
+    match_scales(graft, lambda: batches)
+    x = LOGITS
+    torch.testing.assert_close(scale_of(graft.harmonise), x.norm(dim=1).mean().expand(7))
+    for layer in graft.hidden:
+        assert isinstance(layer, torch.nn.Sequential)
+        before = F.linear(x, layer[0].weight, layer[0].bias)
+        torch.testing.assert_close(scale_of(layer[1]), before.norm(dim=1).mean().expand(before.shape[1]))
+        x = before.relu()
+    # Afterwards the layers normalise again, and their scales learn.
+    assert graft(None, LOGITS).shape == (4, 3)
+    torch.testing.assert_close(graft.harmonise(LOGITS), l2(LOGITS, float(LOGITS.norm(dim=1).mean())))
+    assert scale_of(graft.harmonise).requires_grad
+
+
+def scale_of(layer: object) -> Tensor:
+    assert isinstance(layer, ScaledL2Normalisation)
+    return layer.scale
+
+
+@pytest.mark.parametrize("value", [0.0, float("inf"), float("nan")])
+def test_a_matched_scale_that_nothing_can_match_starts_at_20(value: float) -> None:
+    graft = build_graft(Configuration("retain", "l2-matched"), WIDTHS, 0)
+    match_scales(graft, lambda: [(None, torch.full((4, 7), value))])
+    assert isinstance(graft, Retain)
+    assert (scale_of(graft.harmonise) == 20).all()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in HARMONISERS if kind != "l2-matched"])
+def test_only_matched_scales_look_at_the_data(kind: str) -> None:
+    graft = build_graft(Configuration("retain", kind), WIDTHS, 0)
+    match_scales(graft, lambda: pytest.fail("the data was looked at"))
 
 
 def test_a_zero_vector_stays_finite_under_l2() -> None:
@@ -90,5 +132,5 @@ def test_configurations_give_hidden_sizes_to_deepen_alone() -> None:
 def test_unknown_graft_and_harmoniser_name_what_is_known() -> None:
     with pytest.raises(UsageError, match=r"'widen'.*replace, retain, deepen, joined"):
         configurations(("widen",), ("none",), ())
-    with pytest.raises(UsageError, match=r"'layer'.*none, l2, batch"):
+    with pytest.raises(UsageError, match=r"'layer'.*none, l2, .*batch"):
         harmoniser("layer", 3)

@@ -17,11 +17,13 @@ from inarch.errors import UsageError
 from inarch.features.store import PrefixStore
 from inarch.launch.here import TRIAL
 from inarch.methods import make_method
+from inarch.network.adapted import AdaptedNetwork
 from inarch.network.grafts import GRAFT_NAMES, Configuration, graft_class
 from inarch.training.fit import OutOfTimeError, Watch, train
 from inarch.training.order import class_weights, epoch_order, split_batches, view_number
 from inarch.training.range_test import choose_rate, range_test
 from inarch.training.schedule import default_epochs, warmup_cosine
+from inarch.training.task import start_graft
 from inarch.training.trial import TrainingSettings, Trial
 
 RETAIN = Configuration("retain", "l2")
@@ -176,6 +178,32 @@ def test_the_range_test_depends_on_the_size_of_the_new_layers(tmp_path: Path) ->
             for size in (2, 256)
         ]
     assert losses[0].losses != losses[1].losses
+
+
+def test_trials_and_range_tests_start_matched_scales_at_the_training_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with workbench(tmp_path) as bench:
+        trial = a_trial(Configuration("retain", "l2-matched"), cut=3)
+        network, rows = bench.network(trial), bench.store.images.rows["train"]
+        with torch.no_grad():
+            logits = network.prefix(bench.store.images.views.evaluation(rows))
+        wanted = logits.norm(dim=1).mean()
+        starts = []
+        monkeypatch.setattr(
+            "inarch.training.range_test._sweep", lambda network, *_: starts.append(scale(network)) or ([], [])
+        )
+        range_test(network, SETTINGS, 0, bench.store)
+        assert (scale(network) == 20).all()  # as it was before
+        start_graft(network, bench.store, 0)
+        starts.append(scale(network))
+    for start in starts:
+        torch.testing.assert_close(start, wanted.expand(len(start)), rtol=0.01, atol=0)
+    assert len(starts) == 2
+
+
+def scale(network: AdaptedNetwork) -> torch.Tensor:
+    return network.graft.get_parameter("harmonise.scale").detach().clone()
 
 
 def test_the_range_test_takes_a_third_of_the_rate_with_the_lowest_loss() -> None:

@@ -14,6 +14,7 @@ from inarch.features.store import Key, PrefixStore
 from inarch.methods import make_method
 from inarch.network.adapted import stored_cut
 from inarch.network.grafts import graft_class
+from inarch.network.layers import starts_matched
 from inarch.network.stages import Stages
 from inarch.training.order import view_number
 from inarch.training.trial import Trial
@@ -97,10 +98,10 @@ class CostModel:
         return starts + self._passes(trial, made) + len(_seeds(trial)) * self._steps(trial) + further
 
     def _starting(self, trial: Trial) -> float:
-        """Seconds of the pass over the training images from which a graft takes its initial values."""
-        if not graft_class(trial.configuration.graft).starts_from_images():
-            return 0.0
-        return len(self.store.images.rows["train"]) * (self.speeds.view + self.speeds.forward)
+        """Seconds of the passes over the training images from which a graft takes its initial values."""
+        configuration = trial.configuration
+        passes = graft_class(configuration.graft).starts_from_images() + starts_matched(configuration.harmonise)
+        return passes * len(self.store.images.rows["train"]) * (self.speeds.view + self.speeds.forward)
 
     def _further(self, trial: Trial) -> float:
         """Seconds that a trial adds to those it is trained together with."""

@@ -24,6 +24,7 @@ from inarch.training.fit import own_randomness
 from inarch.training.learner import make_optimiser
 from inarch.training.mixing import mixture_of
 from inarch.training.order import class_weights, epoch_order, split_batches, view_number
+from inarch.training.task import start_scales
 from inarch.training.trial import TrainingSettings
 
 STEPS = 100
@@ -51,6 +52,7 @@ def range_test(network: AdaptedNetwork, settings: TrainingSettings, seed: int, s
     before = copy.deepcopy(network.graft.state_dict())
     was_training = network.training
     try:
+        start_scales(network.to(store.machine.device), store)
         with own_randomness(seed, store.machine):
             rates, losses = _sweep(network, settings, seed, store)
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from inarch.features.store import PrefixStore
 from inarch.methods import Task
 from inarch.network.adapted import AdaptedNetwork
 from inarch.network.graft import Activations
+from inarch.network.layers import match_scales
 from inarch.training.order import Course
 from inarch.training.schedule import warmup_cosine
 from inarch.training.trial import Trial
@@ -44,15 +46,22 @@ def start_graft(network: AdaptedNetwork, store: PrefixStore, seed: int) -> None:
 
     seed: of the trial, however many trainings it consists of: all of them begin with these values.
     """
-
-    def seen() -> Iterator[Activations]:
-        training = network.training
-        network.eval()
-        with torch.no_grad(), store.machine.autocast():
-            for stored in store.once(network.stored_cut, "train"):
-                store.tick()
-                yield network.graft_inputs(stored)
-        network.train(training)
-
     labels = torch.from_numpy(store.images.labels["train"]).to(store.machine.device)
-    network.graft.start(seen, labels, seed)
+    network.graft.start(partial(_seen, network, store), labels, seed)
+    start_scales(network, store)
+
+
+def start_scales(network: AdaptedNetwork, store: PrefixStore) -> None:
+    """Starts the scales of harmonising layers that are matched to the training images, where the graft has such."""
+    match_scales(network.graft, partial(_seen, network, store))
+
+
+def _seen(network: AdaptedNetwork, store: PrefixStore) -> Iterator[Activations]:
+    """What the graft sees of the evaluation view of the training images."""
+    training = network.training
+    network.eval()
+    with torch.no_grad(), store.machine.autocast():
+        for stored in store.once(network.stored_cut, "train"):
+            store.tick()
+            yield network.graft_inputs(stored)
+    network.train(training)
