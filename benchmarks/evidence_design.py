@@ -40,8 +40,11 @@ DRAWS = 5
 # Curves over cuts and rates have more places, so each has fewer draws.
 CURVE_DRAWS = 3
 CHAPTERS = ("layer", "rates", "depth", "harmonise", "methods", "warning", "sizes", "kept")
-# Those without which a question has no answer.
+# Those without which a question has no answer; the first one answers what the project is about.
 QUESTIONS = CHAPTERS[:6]
+MAIN = CHAPTERS[:1]
+# Traditional fine-tuning alone, a beginning of `layer`: how good each source really is.
+SOURCES_ALONE = ("traditional",)
 IN_DEPTH = ("replace", "retain", "deepen")
 
 DATA = ("clothing", "landuse", "grocery")
@@ -84,10 +87,18 @@ def parts() -> list[Part]:
 
 
 def legs() -> list[tuple[Part, tuple[str, ...]]]:
-    """The order of the run: what answers every question in the first parts, what these lack, then all others."""
-    first = first_parts()
-    others = [(part, CHAPTERS) for part in parts() if part not in first]
-    return [*((part, QUESTIONS) for part in first), *((part, CHAPTERS) for part in first), *others]
+    """The order of the run: every question in two cheap parts, the main one in the other first parts, how good every
+    source is with the fewest images, then the other questions in the first parts, what these lack, and all others.
+    """
+    first, every = first_parts(), parts()
+    return [
+        *((part, QUESTIONS) for part in first[:2]),
+        *((part, MAIN) for part in first[2:]),
+        *((part, SOURCES_ALONE) for part in every if part.shots == min(filter(None, SHOTS))),
+        *((part, QUESTIONS) for part in first[2:]),
+        *((part, CHAPTERS) for part in first),
+        *((part, CHAPTERS) for part in every if part not in first),
+    ]
 
 
 @dataclass(frozen=True)

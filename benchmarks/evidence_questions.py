@@ -1,4 +1,4 @@
-"""The eight questions of docs/evidence.md, each with a table, a figure where it helps, and intervals.
+"""The nine questions of docs/evidence.md, each with a table, a figure where it helps, and intervals.
 
 What a question gives is the text below its heading, empty where no record answers it.
 """
@@ -25,6 +25,7 @@ from evidence_numbers import (
     surviving,
     warnings,
 )
+from evidence_ranking import rankings
 from evidence_records import Written
 from evidence_tables import DEEPEN, REPLACE, RETAIN, TRADITIONAL, mean_cell, pair_cell, pairs_table, table
 from inarch.comparison.design import REFERENCE
@@ -239,5 +240,6 @@ QUESTIONS: dict[str, Callable[[Sequence[Written], Path], str]] = {
     "Against each contemporary method": methods,
     "When does keeping the layer pay?": predictors,
     "How much of the source network survives": survival,
+    "Which score ranks source networks as training does": rankings,
 }
 """Each with what answers it, in the order of the page, where they are numbered from 1."""

@@ -140,6 +140,22 @@ def test_what_was_stopped_goes_on_in_its_run_folder_or_from_its_records_and_come
     assert digest([read_part(elsewhere.file)]) == digest([finished])
 
 
+def test_how_good_a_source_is_can_come_first_and_is_part_of_what_follows(
+    where: Where, finished: Written, tmp_path: Path
+) -> None:
+    alone = replace(where, file=tmp_path / "part.jsonl.gz", work=tmp_path / "work", chapters=design.SOURCES_ALONE)
+    assert run_part(PART, alone, Clock(None))
+    first = read_part(alone.file)
+    assert first.chapters == {
+        "traditional": {"contestants": {"traditional": list(draws_of(first, ("traditional", "traditional")).values())}}
+    }
+    assert draws_of(first, ("traditional", "traditional")) == draws_of(finished, ("layer", "traditional"))
+    assert run_part(PART, replace(alone, chapters=CHAPTERS), Clock(None))
+    again = read_part(alone.file)
+    assert again.finished_trials == finished.finished_trials
+    assert again.chapters["layer"] == finished.chapters["layer"]
+
+
 def test_a_finished_part_is_left_alone_until_more_methods_are_known(
     where: Where, finished: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,17 +254,20 @@ def test_parts_are_run_leg_by_leg_until_the_time_is_up(monkeypatch: pytest.Monke
         asked.append((part.name, where.chapters, where.image_size))
         assert where.file == tmp_path / f"{part.name}.jsonl.gz"
         assert part.data not in {folder.name for folder in where.others}
-        return len(asked) < 5
+        return len(asked) < 12
 
     monkeypatch.setattr(evidence_run, "run_part", stand_in)
     monkeypatch.setattr(evidence_run.common, "shared", lambda: tmp_path)
     given = argparse.Namespace(time_limit=None, records=tmp_path, out=tmp_path, threads=None)
     evidence_run.run(evidence_run.chosen("clothing-*-5"), given)
-    assert asked[:2] == [
-        ("clothing-mobilenetv1_025_128-5", design.QUESTIONS, None), ("clothing-squeezenet1_1-5", design.QUESTIONS, 128)
+    small, *others = (f"clothing-{source}-5" for source in design.SOURCES)
+    rest = [(name, 128) for name in others]
+    # The twelfth call said that the time is up.
+    assert asked == [
+        (small, design.QUESTIONS, None), *((name, design.MAIN, side) for name, side in rest),
+        *((name, design.SOURCES_ALONE, side) for name, side in [(small, None), *rest]),
+        *((name, design.QUESTIONS, side) for name, side in rest), (small, design.CHAPTERS, None),
     ]  # fmt: skip
-    # What the first parts lack comes after their questions; the fifth call said that the time is up.
-    assert asked[4:] == [("clothing-mobilenetv1_025_128-5", design.CHAPTERS, None)]
 
 
 def test_the_command_lists_and_sums_up_what_there_is(

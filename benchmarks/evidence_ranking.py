@@ -1,0 +1,101 @@
+"""How scores rank the source networks before any training, beside how good each is after tuned fine-tuning.
+
+    python benchmarks/evidence_ranking.py      one forward pass of every source over every data set, a few minutes
+
+The scores stand in evidence/rankings.json; accuracies come from the records of the evidence run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scipy import stats
+
+import common
+import inarch
+from evidence_design import DATA, SOURCES, Part
+from evidence_numbers import accuracy
+from evidence_records import Written
+from evidence_tables import TRADITIONAL, table
+from inarch.report.words import percent
+
+FILE = common.HERE.parent / "evidence" / "rankings.json"
+# Accuracies of traditional fine-tuning stand in either chapter.
+TRAINED = (TRADITIONAL, ("traditional", TRADITIONAL[1]))
+# Fewest sources that an order is made of.
+FEWEST = 3
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
+    data = common.shared() / "data"
+    found = {name: ranked(data / name) for name in DATA}
+    FILE.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    titles = next(iter(found.values()))["titles"]
+    rows = [[name, source, *row.values()] for name, one in found.items() for source, row in one["scores"].items()]
+    common.print_table("Scores of source networks", ["data", "source", *titles.values()], rows)
+
+
+def ranked(folder: Path) -> dict[str, Any]:
+    """Scores of every source on the training images of a data set, at the image sizes of the evidence run."""
+    titles, scores = {}, {}
+    for source, side in SOURCES.items():
+        common.say(f"{folder.name}: {source} ...")
+        one = inarch.rank(folder, sources=[common.card(source)], image_size=side)
+        titles, scores[source] = one["titles"], one["ranked"][0]["scores"]
+    return {"titles": titles, "scores": scores}
+
+
+def rankings(parts: Sequence[Written], pictures: Path, file: Path | None = None) -> str:
+    """The text below the question's heading, empty where no scores or too few accuracies are known."""
+    file = file or FILE
+    found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    rows, agreement = [], []
+    for name, one in found.items():
+        by_shots = trained(parts, name)
+        for shots, accuracies in by_shots.items():
+            if len(accuracies) >= FEWEST:
+                agreement.append([name, _shots(shots), str(len(accuracies)), *_agreement(one, accuracies)])
+        for source, scores in one["scores"].items():
+            reached = [f"{percent(a[source])} ({_shots(s)})" for s, a in by_shots.items() if source in a]
+            rows.append([name, source, *(f"{value:.3g}" for value in scores.values()), ", ".join(reached)])
+    if not agreement:
+        return ""
+    titles = list(next(iter(found.values()))["titles"].values())
+    return (
+        "Scores from one forward pass over all training images, higher is better, and the test accuracy of tuned "
+        "traditional fine-tuning (images a class).\n\n"
+        f"{table(['data', 'source', *titles, 'test accuracy'], rows)}\n\n"
+        "Kendall's rank correlation of each score with these accuracies over the sources; with four sources it takes "
+        "seven values, and an order by chance alone is right in one of 24 cases.\n\n"
+        f"{table(['data', 'images a class', 'sources', *titles], agreement)}"
+    )
+
+
+def trained(parts: Sequence[Written], data: str) -> dict[int, dict[str, float]]:
+    """Test accuracies of traditional fine-tuning by images a class (0: all) and source, as far as they are known."""
+    found: dict[int, dict[str, float]] = {}
+    for part in parts:
+        which = Part(**part.about["part"])
+        known = [value for of in TRAINED if (value := accuracy(part, of)) is not None]
+        if which.data == data and known:
+            found.setdefault(which.shots, {})[which.source] = known[0]
+    return found
+
+
+def _agreement(one: Mapping[str, Any], accuracies: Mapping[str, float]) -> list[str]:
+    real = list(accuracies.values())
+    said = ([one["scores"][source][score] for source in accuracies] for score in one["titles"])
+    return [f"{stats.kendalltau(values, real).statistic:+.2f}" for values in said]
+
+
+def _shots(shots: int) -> str:
+    return str(shots or "all")
+
+
+if __name__ == "__main__":
+    main()
