@@ -264,7 +264,7 @@ def test_parts_are_run_leg_by_leg_until_the_time_is_up(monkeypatch: pytest.Monke
     rest = [(name, 128) for name in others]
     # The twelfth call said that the time is up.
     assert asked == [
-        (small, design.QUESTIONS, None), *((name, design.MAIN, side) for name, side in rest),
+        (small, design.CHAPTERS, None), *((name, design.MAIN, side) for name, side in rest),
         *((name, design.SOURCES_ALONE, side) for name, side in [(small, None), *rest]),
         *((name, design.QUESTIONS, side) for name, side in rest), (small, design.CHAPTERS, None),
     ]  # fmt: skip
