@@ -87,17 +87,15 @@ def parts() -> list[Part]:
 
 
 def legs() -> list[tuple[Part, tuple[str, ...]]]:
-    """The order of the run: all of the cheapest part, every question in the next one, the main one in the other first
-    parts, how good every source is with the fewest images, then the other questions in the first parts, what these
-    lack, and all others.
+    """The order of the run: all of the cheapest part, the main question in the other first parts, how good every source
+    is with the fewest images, then the other questions in the first parts, what these lack, and all others.
     """
     first, every = first_parts(), parts()
     return [
         (first[0], CHAPTERS),
-        (first[1], QUESTIONS),
-        *((part, MAIN) for part in first[2:]),
+        *((part, MAIN) for part in first[1:]),
         *((part, SOURCES_ALONE) for part in every if part.shots == min(filter(None, SHOTS))),
-        *((part, QUESTIONS) for part in first[2:]),
+        *((part, QUESTIONS) for part in first[1:]),
         *((part, CHAPTERS) for part in first),
         *((part, CHAPTERS) for part in every if part not in first),
     ]
