@@ -89,7 +89,8 @@ def trained_traditional(space: Space, history: History) -> Candidate | None:
 
 def stand_ins(space: Space, history: History) -> list[Trial]:
     """The trials that would be reported for lack of something better, if the study ended now."""
-    aims = [(tracks, best_of_graft(space, history).get(graft)) for graft, tracks in _by_graft(space).items()]
+    best = best_of_graft(space, history)
+    aims = [(tracks, best.get(graft)) for graft, tracks in _by_graft(space).items()]
     aims.append((_replacing(space), roles(space, history).get("replace_best_cut")))
     missing = [tracks for tracks, trial in aims if trial is None or candidate(space, history, trial) is None]
     found = [stand_in(tracks, space, history) for tracks in missing]

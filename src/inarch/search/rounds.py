@@ -67,25 +67,26 @@ def probes(space: Space, history: History) -> Iterator[Trial]:
 
 
 def traditional(space: Space, history: History) -> Iterator[Trial]:
+    multiple = best_multiple(space, space.baseline, history)
     for ratio in RATIOS:
-        yield search_trial(space, space.baseline, 0, history, ratio)
+        yield space.trial(space.baseline, 0, ratio=ratio, multiple=multiple)
 
 
 def coarse(space: Space, history: History) -> Iterator[Trial]:
     # Depth by depth rather than track by track: a study that is cut short has compared all tracks alike.
-    ladders = [[(track, cut) for cut in space.coarse_cuts(track)] for track in leading_tracks(space, history)]
+    ladders = [coarse_trials(space, track, history) for track in leading_tracks(space, history)]
     for depth in range(max(map(len, ladders))):
         for ladder in ladders:
             if depth < len(ladder):
-                yield search_trial(space, *ladder[depth], history)
+                yield ladder[depth]
     for track in ordered_tracks(space, history):
         yield search_trial(space, track, space.cuts(track)[-1], history)
 
 
 def rates(space: Space, history: History) -> Iterator[Trial]:
+    places = [(track, best_trained_cut(space, track, history)) for track in contenders(space, history)]
     for ratio in RATIOS:
-        for track in contenders(space, history):
-            cut = best_trained_cut(space, track, history)
+        for track, cut in places:
             if cut is not None:
                 yield search_trial(space, track, cut, history, ratio)
 
@@ -99,9 +100,10 @@ def finer(space: Space, history: History) -> Iterator[Trial]:
 
 def finer_cuts(space: Space, track: Track, history: History) -> Iterator[Trial]:
     """Wave after wave from the coarse cuts on, each from the results of all before it and of nothing else."""
-    coarse_cuts, ratio = space.coarse_cuts(track), best_ratio(space, track, history)
+    coarse_cuts = space.coarse_cuts(track)
     known = [r for r in track_results(track, space, history) if r.trial.cut in coarse_cuts]
-    while wave := [search_trial(space, track, cut, history, ratio) for cut in neighbours(known)]:
+    ratio, multiple = best_ratio(space, track, history), best_multiple(space, track, history)
+    while wave := [space.trial(track, cut, ratio=ratio, multiple=multiple) for cut in neighbours(known)]:
         yield from wave
         if any(trial.key not in history for trial in wave):
             return
@@ -117,13 +119,19 @@ def search_trial(space: Space, track: Track, cut: int, history: History, ratio: 
     return space.trial(track, cut, ratio=ratio, multiple=best_multiple(space, track, history))
 
 
+def coarse_trials(space: Space, track: Track, history: History) -> list[Trial]:
+    """The trials of a track at its coarse cuts, with the ratio that all tracks begin with."""
+    ratio, multiple = first_ratio(space, track, history), best_multiple(space, track, history)
+    return [space.trial(track, cut, ratio=ratio, multiple=multiple) for cut in space.coarse_cuts(track)]
+
+
 def first_ratio(space: Space, track: Track, history: History) -> float:
     """The ratio that brings the old layers' rate nearest, as a factor, to the best one of the traditional round.
 
     What new layers bear differs between grafts by a factor of more than 100, what the old ones bear hardly does: with
     one ratio for all, grafts would be compared by how well it happened to suit their old layers (docs/lab-notebook.md).
     """
-    tried = [search_trial(space, space.baseline, 0, history, ratio) for ratio in RATIOS]
+    tried = traditional(space, history)
     found = [result for trial in tried if (result := history.get(trial.key)) and result.accuracy >= 0]
     if not found:
         return RATIOS[0]
@@ -157,7 +165,7 @@ def traditional_trials(space: Space, history: History) -> list[Trial]:
     """
     if space.exhaustive:
         return traditional_grid(space)
-    tried = [search_trial(space, space.baseline, 0, history, ratio) for ratio in RATIOS]
+    tried = list(traditional(space, history))
     found = [(result.merit, ratio) for t, ratio in zip(tried, RATIOS, strict=True) if (result := history.get(t.key))]
     ratio = max(found, key=lambda pair: pair[0])[1] if found else RATIOS[0]
     return [*tried, *(space.trial(space.baseline, 0, ratio=ratio, multiple=multiple) for multiple in MULTIPLES)]
@@ -168,7 +176,7 @@ def track_results(track: Track, space: Space, history: History) -> list[Result]:
     best, all with the same epochs.
     """
     cuts = space.cuts(track)
-    rate = search_trial(space, track, cuts[-1], history).new_layer_learning_rate
+    rate = space.trial(track, cuts[-1], multiple=best_multiple(space, track, history)).new_layer_learning_rate
     return [
         r for r in history.values()
         if (r.trial.configuration, r.trial.method) == (track.configuration, track.method)
@@ -217,7 +225,7 @@ def contenders(space: Space, history: History) -> list[Track]:
         return tracks
 
     def merit(track: Track) -> tuple[float, float, int]:
-        tried = [search_trial(space, track, cut, history) for cut in space.coarse_cuts(track)]
+        tried = coarse_trials(space, track, history)
         return max((history[t.key].merit for t in tried if t.key in history), default=(FAILED, 0.0, 0))
 
     sides = [[t for t in tracks if graft_class(t.configuration.graft).keeps_layer is keeps] for keeps in (True, False)]
@@ -228,8 +236,8 @@ def best_trained_cut(space: Space, track: Track, history: History) -> int | None
     """The best cut, at its first ratio, at which old layers train; None where there is none."""
     deepest = space.deepest(track.configuration)
     found = [
-        result for cut in space.coarse_cuts(track) if cut < deepest
-        and (result := history.get(search_trial(space, track, cut, history).key)) and result.accuracy >= 0
+        result for trial in coarse_trials(space, track, history) if trial.cut < deepest
+        and (result := history.get(trial.key)) and result.accuracy >= 0
     ]  # fmt: skip
     return max(found, key=lambda r: r.merit).trial.cut if found else None
 
