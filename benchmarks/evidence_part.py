@@ -161,7 +161,7 @@ class _Runner:
     def _train(self, batch: tuple[Trial, ...]) -> None:
         self._watch.check()
         bench = self._benches.bench(self._part.shots, batch[0].seed)
-        for result in bench.run(batch, self._watch):
+        for result in bench.run(batch, replace(self._watch, every_epoch=False)):
             self._history[result.trial.key] = result
         if not batch[0].seed:
             bench.keep_checkpoints([])  # tuning reads no test image, so nobody asks for these weights

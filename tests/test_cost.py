@@ -115,6 +115,16 @@ def test_a_graft_that_starts_from_the_images_costs_a_pass_over_them_for_each_tri
             assert one - further == pytest.approx(passing)
 
 
+def test_a_trial_whose_curve_nobody_sees_is_validated_once(tmp_path: Path) -> None:
+    with workbench(tmp_path) as bench:
+        always, once = (
+            CostModel(bench.staged, bench.store, SPEEDS, lambda trial, every=every: every).raw(a_trial("retain", 0))
+            for every in (True, False)
+        )
+        pass_over = len(bench.store.images.rows["validation"]) * SPEEDS.forward
+    assert always - once == pytest.approx((SETTINGS.epochs - 1) * pass_over)
+
+
 def test_scales_that_are_matched_cost_a_pass_over_the_images(tmp_path: Path) -> None:
     with workbench(tmp_path, keeping=Keeping((1, 2))) as bench:
         costs = CostModel(bench.staged, bench.store, SPEEDS)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from inarch.methods import make_method
 from inarch.network.adapted import AdaptedNetwork
 from inarch.network.grafts import GRAFT_NAMES, Configuration, graft_class
 from inarch.training.fit import OutOfTimeError, Watch, train
+from inarch.training.learner import probabilities
 from inarch.training.order import class_weights, epoch_order, split_batches, view_number
 from inarch.training.range_test import choose_rate, range_test
 from inarch.training.schedule import default_epochs, warmup_cosine
@@ -155,6 +158,30 @@ def test_the_schedule_warms_up_and_ends_near_zero() -> None:
 
 def test_default_epochs_see_small_data_sets_more_often() -> None:
     assert [default_epochs(n, 32) for n in (100, 1000, 3000, 100_000)] == [30, 26, 9, 8]
+
+
+def test_a_trial_comes_out_the_same_whether_or_not_it_is_validated_after_every_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[str] = []
+    monkeypatch.setattr("inarch.training.learner.probabilities", counted(passes))
+    with workbench(tmp_path, epochs=3) as bench:
+        trial = a_trial(cut=0, settings=replace(SETTINGS, epochs=3))
+        found = [
+            train(bench.network(trial), trial, bench.store, make_method("fine-tuning"), Watch(every_epoch=every_epoch))
+            for every_epoch in (True, False)
+        ]
+    assert [len(one.epochs) for one in found] == [3, 0]
+    assert np.array_equal(found[0].validation, found[1].validation)
+    assert passes == ["validation"] * (3 + 1)
+
+
+def counted(passes: list[str]) -> Callable[..., np.ndarray]:
+    def noted(members: Any, cut: int, store: PrefixStore, split: str) -> np.ndarray:
+        passes.append(split)
+        return probabilities(members, cut, store, split)
+
+    return noted
 
 
 def test_the_range_test_leaves_the_network_bit_identical_and_is_deterministic(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ class DrawRunner:
         found = {}
         for space in spaces:
             bench = self._benches.bench(space.shots, space.seed)
-            found[space.shots] = CostModel(bench.staged, bench.store, speeds, learned)
+            found[space.shots] = CostModel(bench.staged, bench.store, speeds, lambda trial: False, learned)
         return found
 
     def _with_rates(self, space: Space) -> Space:
@@ -140,7 +140,7 @@ class DrawRunner:
         best = max((r.accuracy for r in self.history.values() if r.accuracy >= 0), default=None)
         self._progress.trial(f"{part}: {describe(trial)}", Standing(done, done + len(to_come), best, left))
         before, start = costs.raw(trial), time.monotonic()
-        watch = Watch(self._clock.deadline(0.5 * self._reserve(trial)), self._progress.step)
+        watch = Watch(self._clock.deadline(0.5 * self._reserve(trial)), self._progress.step, every_epoch=False)
         try:
             (result,) = bench.run((trial,), watch)
         except OutOfTimeError:

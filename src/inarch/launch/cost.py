@@ -52,6 +52,8 @@ class CostModel:
     staged: Stages
     store: PrefixStore
     speeds: Speeds
+    # Whether a trial is validated after every epoch (`Watch.every_epoch`).
+    every_epoch: Callable[[Trial], bool] = lambda trial: True
     # Of finished batches: their estimates before the correction, and what they took.
     learned: list[tuple[float, float]] = field(default_factory=list)
 
@@ -125,7 +127,8 @@ class CostModel:
         view = 0.0 if start else self.speeds.view
         step = view + between * self.speeds.forward + behind * self.speeds.training
         steps = settings.epochs * (images * step + images * self.speeds.head / settings.batch_size)
-        checking = settings.epochs * validation * (between + behind) * self.speeds.forward
+        validations = settings.epochs if self.every_epoch(trial) else 1
+        checking = validations * validation * (between + behind) * self.speeds.forward
         return steps + checking
 
     def _passes(self, trial: Trial, made: set[Key] | None) -> float:

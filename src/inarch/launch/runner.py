@@ -39,7 +39,7 @@ class TrialRunner:
         self._left_out: dict[str, str] = {}
         self._stopped: dict[str, str] = {}
         self.trained = 0
-        self._costs = CostModel(bench.staged, bench.store, bench.measure(space.settings))
+        self._costs = CostModel(bench.staged, bench.store, bench.measure(space.settings), self._every_epoch)
         self.history: dict[str, Result] = {}
         for record in bench.folder.ledger.records(TRIAL):
             trial = Trial.from_json(record.subject)
@@ -171,7 +171,8 @@ class TrialRunner:
         self._progress.trial(f"{name}: {describe(batch[0])}{others}", self._standing())
         before = self._costs.raw(*batch)
         start = time.monotonic()
-        watch = Watch(self._clock.deadline(self._reserve(batch)), self._progress.step)
+        every_epoch = self._every_epoch(batch[0])
+        watch = Watch(self._clock.deadline(self._reserve(batch)), self._progress.step, every_epoch)
         try:
             results = self._bench.run(batch, watch)
         except OutOfTimeError:
@@ -183,6 +184,10 @@ class TrialRunner:
         if any(result.accuracy >= 0 for result in results):
             self._costs.learn(before, time.monotonic() - start)
         self._bench.keep_checkpoints(self._needed())
+
+    def _every_epoch(self, trial: Trial) -> bool:
+        """Nobody sees learning curves of what the search trained, only of what is confirmed."""
+        return trial.seed != self.space.seed
 
     def _reserve(self, batch: Batch) -> float:
         """Seconds before the limit at which a running batch must stop; below zero for what must be there."""

@@ -105,7 +105,7 @@ def match_scales(graft: nn.Module, seen: Callable[[], Iterable[Sequence[Tensor |
     try:
         with torch.no_grad():
             for some in seen():
-                graft(*(None if x is None else x.float() for x in some))
+                graft(*(None if x is None else x.to(layers[0].scale.dtype) for x in some))
     finally:
         for hook in hooks:
             hook.remove()

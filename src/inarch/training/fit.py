@@ -50,8 +50,8 @@ class Member:
 class Trained:
     """What a trial leaves behind.
 
-    epochs: of several trainings their mean. validation: probabilities [images, classes] of what is left in the end.
-    members: the trainings, where the method wants several.
+    epochs: of several trainings their mean; empty where nobody wants the curve. validation: probabilities
+    [images, classes] of what is left in the end. members: the trainings, where the method wants several.
     """
 
     epochs: tuple[Epoch, ...]
@@ -62,10 +62,14 @@ class Trained:
 @final
 @dataclass
 class Watch:
-    """Tells a trial when to stop and the user how far it is."""
+    """Tells a trial when to stop and the user how far it is.
+
+    every_epoch: whether it is validated after every epoch, for its learning curve, or after the last one alone.
+    """
 
     deadline: float = math.inf
     progress: Callable[[int, int], None] = lambda step, steps: None
+    every_epoch: bool = True
 
     def step(self, step: int, steps: int) -> None:
         self.progress(step, steps)
@@ -73,7 +77,7 @@ class Watch:
 
     def part(self, number: int, parts: int) -> Watch:
         """The watch of one of several equal parts of a trial, from 0."""
-        return Watch(self.deadline, lambda step, steps: self.progress(number * steps + step, parts * steps))
+        return replace(self, progress=lambda step, steps: self.progress(number * steps + step, parts * steps))
 
     def check(self) -> None:
         if time.monotonic() > self.deadline:
@@ -158,13 +162,15 @@ def _several(
                 value.copy_(torch.stack([states[member][name] for member in members]).mean(dim=0))
         return predict(network, store, "validation")
 
-    taken = method.taken(len(found), lambda members: float((validated(members).argmax(axis=1) == truth).mean()))
+    def accuracy(probabilities: np.ndarray) -> float:
+        return float((probabilities.argmax(axis=1) == truth).mean())
+
+    taken = method.taken(len(found), lambda members: accuracy(validated(members)))
     validation, epochs = validated(taken), [outcome.epochs for _, outcome in found]
     if not np.isfinite(validation).all():
         return TrainingError("A probability of averaged weights is not finite.", "Nothing needs to be done.")
     members = [
-        Member(seed, outcome.epochs[-1].validation_accuracy, number in taken)
-        for number, (seed, outcome) in enumerate(found)
+        Member(seed, accuracy(outcome.validation), number in taken) for number, (seed, outcome) in enumerate(found)
     ]
     return Trained(tuple(map(_mean_epoch, zip(*epochs, strict=True))), validation, tuple(members))
 
@@ -193,12 +199,15 @@ def _run(learner: Learner, course: Course, truth: np.ndarray, watch: Watch) -> l
             if not learner.alive:
                 return [learner.failed[i] for i in range(trials)]
             watch.step(learner.done, course.steps)
-        if number == len(course.batches) - 1:
+        last = number == len(course.batches) - 1
+        if last:
             learner.finish()
-        validation = learner.validate()
-        correct = (validation.argmax(axis=2) == truth).mean(axis=1)
-        for found, loss, accuracy in zip(epochs, total / sum(map(len, batches)), correct, strict=True):
-            found.append(Epoch(float(loss), float(accuracy)))
+        if last or watch.every_epoch:
+            validation = learner.validate()
+        if watch.every_epoch:
+            correct = (validation.argmax(axis=2) == truth).mean(axis=1)
+            for found, loss, accuracy in zip(epochs, total / sum(map(len, batches)), correct, strict=True):
+                found.append(Epoch(float(loss), float(accuracy)))
     return [learner.failed.get(i) or Trained(tuple(epochs[i]), validation[i]) for i in range(trials)]
 
 
