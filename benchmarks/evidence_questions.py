@@ -27,9 +27,22 @@ from evidence_numbers import (
 )
 from evidence_ranking import rankings
 from evidence_records import Written
-from evidence_tables import DEEPEN, REPLACE, RETAIN, TRADITIONAL, mean_cell, pair_cell, pairs_table, table
+from evidence_tables import (
+    DEEPEN,
+    REPLACE,
+    RETAIN,
+    TRADITIONAL,
+    accuracies_table,
+    contrasts_table,
+    mean_cell,
+    pair_cell,
+    pairs_table,
+    table,
+)
 from inarch.comparison.design import REFERENCE
 from inarch.report.words import p_value, percent
+
+SETTLED = "Better or worse in a part: its own 95 % interval does not hold zero."
 
 
 def layer(parts: Sequence[Written], pictures: Path) -> str:
@@ -55,10 +68,13 @@ def deepen(parts: Sequence[Written], pictures: Path) -> str:
     first += [(f"{name} - replace", ("layer", name), REPLACE) for name in others]
     sizes = [name for name in contestants_of(parts, "sizes") if name != REFERENCE]
     second = [(f"{name} - deepen 512", ("sizes", name), DEEPEN) for name in sizes]
-    against, by_size = pairs_table(parts, first), pairs_table(parts, second)
+    against, by_size = contrasts_table(parts, first), contrasts_table(parts, second)
+    if not against and not by_size:
+        return ""
     if by_size:
         by_size = f"Sizes and numbers of new hidden layers, against one of 512 units:\n\n{by_size}"
-    return "\n\n".join(text for text in (against, by_size) if text)
+    every = accuracies_table(parts, [(name, ("layer", name)) for name in contestants_of(parts, "layer")])
+    return "\n\n".join(text for text in (SETTLED, against, every, by_size) if text)
 
 
 def harmonise(parts: Sequence[Written], pictures: Path) -> str:
@@ -66,8 +82,11 @@ def harmonise(parts: Sequence[Written], pictures: Path) -> str:
     pairs = [
         (f"{name} - none", ("harmonise", name), ("harmonise", f"{name.partition(',')[0]}, none")) for name in names
     ]  # fmt: skip
-    text = "Against no harmonising, same graft, each tuned for itself. `l2` starts its scales at 20.\n\n"
-    return text + shown if (shown := pairs_table(parts, pairs)) else ""
+    text = (
+        "Against no harmonising, same graft, each tuned for itself. Scales start at 20 (`l2`), 1, 10, or at the length "
+        f"of the vectors that arrive (`l2-matched`). {SETTLED}\n\n"
+    )
+    return text + shown if (shown := contrasts_table(parts, pairs)) else ""
 
 
 def depth(parts: Sequence[Written], pictures: Path) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from evidence_figures import title
-from evidence_numbers import Mean, Named, difference, over_parts
+from evidence_numbers import Mean, Named, accuracy, difference, over_parts
 from evidence_records import Written
 from inarch.comparison.design import REFERENCE
-from inarch.report.words import points, points_range
+from inarch.plural import counted
+from inarch.report.words import percent, points, points_range
 from inarch.results.statistics import PairedDifference
 
 TRADITIONAL: Named = ("layer", REFERENCE)
@@ -18,11 +18,15 @@ RETAIN: Named = ("layer", "retain")
 DEEPEN: Named = ("layer", "deepen")
 
 
+# Fewest parts over which an interval is shown: Student's over two says nothing.
+FEWEST = 3
+
+
 def mean_cell(mean: Mean | None) -> str:
     if mean is None:
         return ""
-    if math.isnan(mean.low):
-        return f"{points(mean.value)} (one part)"
+    if mean.count < FEWEST:
+        return f"{points(mean.value)} ({counted(mean.count, 'part')})"
     return f"{points(mean.value)} ({points_range([mean.low, mean.high])})"
 
 
@@ -46,3 +50,34 @@ def pairs_table(parts: Sequence[Written], pairs: Sequence[tuple[str, Named, Name
     rows = [[title(part), *(pair_cell(difference(part, a, b)) for _, a, b in shown)] for part in parts]
     rows.append(["**mean over parts**", *(mean_cell(over_parts(parts, a, b)) for _, a, b in shown)])
     return table(["part", *(name for name, _, _ in shown)], rows)
+
+
+def contrasts_table(parts: Sequence[Written], pairs: Sequence[tuple[str, Named, Named]]) -> str:
+    """A difference a row: its mean over parts, and in how many of them it is settled either way; empty where nothing
+    is known. Differences of which nothing is known are left out.
+    """
+    rows = []
+    for name, a, b in pairs:
+        found = [pair for part in parts if (pair := difference(part, a, b)) is not None]
+        if found:
+            better = sum(pair.interval95[0] > 0 for pair in found)
+            worse = sum(pair.interval95[1] < 0 for pair in found)
+            rows.append([name, mean_cell(over_parts(parts, a, b)), str(len(found)), str(better), str(worse)])
+    columns = ["points of test accuracy", "mean over parts", "parts", "better in", "worse in"]
+    return table(columns, rows) if rows else ""
+
+
+def accuracies_table(parts: Sequence[Written], names: Sequence[tuple[str, Named]]) -> str:
+    """A part a row, a contestant a column; the best of a part is bold. Parts of which nothing is known are left out."""
+    rows = []
+    for part in parts:
+        found = [accuracy(part, of) for _, of in names]
+        known = [value for value in found if value is not None]
+        if known:
+            cells = ["" if value is None else _bold(percent(value), value == max(known)) for value in found]
+            rows.append([title(part), *cells])
+    return table(["part", *(name for name, _ in names)], rows) if rows else ""
+
+
+def _bold(text: str, whether: bool) -> str:
+    return f"**{text}**" if whether else text

@@ -25,6 +25,7 @@ from evidence_page import write_page
 from evidence_part import Where, run_part
 from evidence_questions import QUESTIONS
 from evidence_records import CHAPTER, DRAWN, Written, digest, put_back, read_part, write_part
+from evidence_tables import accuracies_table, contrasts_table
 from inarch.comparison.design import tuning
 from inarch.errors import RunFolderError
 from inarch.launch.clock import Clock
@@ -416,6 +417,21 @@ def test_ranks_are_means_over_parts_and_share_ties() -> None:
     # Eight parts, all for a: the smallest p that signed ranks can give is 2 / 2^8, times 2 by Holm.
     assert found[0].p == pytest.approx(4 / 2**8)
     assert found[2].p == 1.0
+
+
+def test_contrasts_count_parts_and_say_an_interval_from_three_parts_on() -> None:
+    parts = [a_part(number, {"a": 0.9, "b": 0.1}) for number in range(3)]
+    contrast = ("a - b", ("methods", "a"), ("methods", "b"))
+    some, all_of_them = contrasts_table(parts[:2], [contrast]), contrasts_table(parts, [contrast])
+    assert "| a - b | +80.0 (2 parts) | 2 | 2 | 0 |" in some
+    assert "| a - b | +80.0 (+80.0 to +80.0) | 3 | 3 | 0 |" in all_of_them
+    assert " | 3 | 0 | 3 |" in contrasts_table(parts, [("b - a", contrast[2], contrast[1])])
+    assert contrasts_table(parts, [("a - c", ("methods", "a"), ("methods", "c"))]) == ""
+
+
+def test_the_best_accuracy_of_a_part_is_bold() -> None:
+    parts = [a_part(1, {"a": 0.9, "b": 0.1})]
+    assert "| 10.0 % | **90.0 %** |" in accuracies_table(parts, [("b", ("methods", "b")), ("a", ("methods", "a"))])
 
 
 def a_part(number: int, accuracies: dict[str, float]) -> Written:
