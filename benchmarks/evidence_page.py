@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from evidence_design import CHAPTERS, DRAWS, SOURCES, TRIALS
 from evidence_figures import title
-from evidence_numbers import Named, over_parts
+from evidence_numbers import difference, over_parts
 from evidence_questions import QUESTIONS
 from evidence_records import DRAWN, Written, digest
 from evidence_tables import DEEPEN, REPLACE, RETAIN, TRADITIONAL, mean_cell, table
+from inarch.plural import counted
 from inarch.report.words import percent
 from intervals import FAMILY
 
@@ -51,29 +53,49 @@ def _head(parts: Sequence[Written]) -> str:
     )
     if not parts:
         return first + NOTHING
-    said = [
-        _said("a tuned *retain* (the layer kept, a new classifier behind it) differs from a tuned *replace*", RETAIN,
-              REPLACE, parts),
-        _said("*deepen* (new hidden layers behind the layer) from *replace*", DEEPEN, REPLACE, parts),
-        _said("*joined* (features and logits side by side) from *replace*", ("layer", "joined"), REPLACE, parts),
-        _said("a searched cut with the layer replaced from traditional fine-tuning", REPLACE, TRADITIONAL, parts),
-    ]  # fmt: skip
-    counted = [text for text in said if text]
-    if not counted:
+    advice = [text for shots in _sizes(parts) if (text := _advice(shots, parts))]
+    if not advice:
         return first + "No part is finished far enough to say anything yet."
     return first + (
-        f"Over the {len(parts)} parts so far (data set, source network, images a class), each side tuned with {TRIALS} "
-        f"trials and then trained on {DRAWS} draws: "
-        + "; ".join(counted)
-        + ". Differences are points of test accuracy; "
-        "intervals are 95 %, over parts. A mean over few parts that share images is not the last word: look at the "
-        "part that is like your data."
+        f"**If you must decide tomorrow.** {' '.join(advice)} These are means over parts (a data set, a source "
+        "network, images a class) in points of test accuracy, with 95 % intervals over parts; in each part every "
+        f"side was tuned with {TRIALS} trials and then trained on {DRAWS} draws. `inarch fit` tries both sides on your "
+        "own images, and its report says which one won and whether that could be chance."
     )
 
 
-def _said(words: str, a: Named, b: Named, parts: Sequence[Written]) -> str:
-    mean = over_parts(parts, a, b)
-    return "" if mean is None else f"{words} by {mean_cell(mean)}"
+def _sizes(parts: Sequence[Written]) -> list[int]:
+    """Images a class that any part has, ascending; 0 stands for all and comes last."""
+    return sorted({part.about["part"]["shots"] for part in parts}, key=lambda shots: shots or math.inf)
+
+
+def _advice(shots: int, parts: Sequence[Written]) -> str:
+    """What parts of one size say about keeping the layer, in words that follow from how many of them are settled."""
+    some = [part for part in parts if part.about["part"]["shots"] == shots]
+    sides = [("retain", RETAIN), ("deepen", DEEPEN), ("joined", ("layer", "joined"))]
+    others = [("a tuned traditional fine-tuning", TRADITIONAL), ("the layer replaced at its best cut", REPLACE)]
+    pairs = [
+        pair for part in some for _, kept in sides for _, other in others
+        if (pair := difference(part, kept, other)) is not None
+    ]  # fmt: skip
+    if not pairs:
+        return ""
+    better, worse = sum(p.interval95[0] > 0 for p in pairs), sum(p.interval95[1] < 0 for p in pairs)
+    if better > 2 * worse:
+        verdict = "keep the classification layer"
+    elif worse > 2 * better:
+        verdict = "replace the classification layer"
+    else:
+        verdict = "it depends on the data whether the classification layer is worth keeping"
+    listed = [
+        f"against {words}, " + ", ".join(f"*{name}* {mean_cell(over_parts(some, kept, other))}" for name, kept in sides)
+        for words, other in others
+    ]
+    return (
+        f"With {shots or 'all'} images a class, {verdict}: {'; '.join(listed)}. Of these "
+        f"{counted(len(pairs), 'comparison')} in {counted(len(some), 'part')}, {better} are settled for the layer, "
+        f"{worse} against it, the others could be chance."
+    )
 
 
 def _statistics() -> str:

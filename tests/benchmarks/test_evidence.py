@@ -34,6 +34,7 @@ from inarch.methods import METHODS
 from inarch.network.adapted import stage
 from inarch.network.source import SourceOptions, load_source
 from inarch.options import StudyOptions
+from inarch.report.words import points
 from inarch.results.folder import RunFolder
 from inarch.results.ledger import Record
 from inarch.results.statistics import paired_on_draws
@@ -429,16 +430,36 @@ def test_contrasts_count_parts_and_say_an_interval_from_three_parts_on() -> None
     assert contrasts_table(parts, [("a - c", ("methods", "a"), ("methods", "c"))]) == ""
 
 
+@pytest.mark.parametrize(
+    ("kept", "verdict"),
+    [
+        (0.9, "keep the classification layer"),
+        (0.1, "replace the classification layer"),
+        (0.5, "it depends on the data"),
+    ],
+)
+def test_the_first_paragraph_says_for_each_size_what_the_settled_comparisons_say(
+    tmp_path: Path, kept: float, verdict: str
+) -> None:
+    accuracies = {"traditional": 0.5, "replace": 0.5, "retain": kept, "deepen": kept, "joined": kept}
+    write_page(tmp_path / "page.md", [a_part(number, accuracies, "layer") for number in range(3)])
+    (line,) = (line for line in (tmp_path / "page.md").read_text().splitlines() if "decide tomorrow" in line)
+    assert f"With 5 images a class, {verdict}" in line
+    assert f"*retain* {points(kept - 0.5)} (" in line
+    assert "18 comparisons in 3 parts" in line
+
+
 def test_the_best_accuracy_of_a_part_is_bold() -> None:
     parts = [a_part(1, {"a": 0.9, "b": 0.1})]
     assert "| 10.0 % | **90.0 %** |" in accuracies_table(parts, [("b", ("methods", "b")), ("a", ("methods", "a"))])
 
 
-def a_part(number: int, accuracies: dict[str, float]) -> Written:
+def a_part(number: int, accuracies: dict[str, float], chapter: str = "methods") -> Written:
     """Made-up records of one draw a contestant, 10 test images."""
     contestants = {name: [name] for name in accuracies}
-    records = [Record("chapter", CHAPTER, {"chapter": "methods", "asked": []}, {"contestants": contestants})]
+    records = [Record("chapter", CHAPTER, {"chapter": chapter, "asked": []}, {"contestants": contestants})]
     for name, value in accuracies.items():
         right = np.packbits(np.arange(10) < round(10 * value))
         records.append(Record(f"{DRAWN}-{name}", DRAWN, {}, {"survival": None}, {"right": right}))
-    return Written({"labels": [0] * 10, "part": {"data": str(number), "source": "s", "shots": 5}}, records)
+    about = {"labels": [0] * 10, "part": {"data": str(number), "source": "s", "shots": 5}, "image_size": [8, 8]}
+    return Written(about, records)
