@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 
 from evidence_numbers import Ranked, critical_difference, curve, similarity
 from evidence_records import Written
+from inarch.plural import counted
 from inarch.results.statistics import PairedDifference
 
 BLUE, ORANGE, GREEN, GREY = "#2563eb", "#d97706", "#15803d", "#6b7280"
@@ -81,7 +82,7 @@ def ranked(file: Path, rows: Sequence[Ranked], parts: int) -> None:
         axes.set_xlim(0.5, len(rows) + 3)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel(f"mean rank over {parts} parts, 1 is best")
+        axes.set_xlabel(f"mean rank over {counted(parts, 'part')}, 1 is best")
         _save(figure, file)
 
 

@@ -76,7 +76,17 @@ def between(part: Written, a: Sequence[str], b: Sequence[str]) -> PairedDifferen
 
 
 def over_parts(parts: Sequence[Written], a: Named, b: Named) -> Mean | None:
-    return mean_of([pair.difference for part in parts if (pair := difference(part, a, b)) is not None])
+    return mean_of([pair.difference for pair in in_parts(parts, a, b)])
+
+
+def in_parts(parts: Sequence[Written], a: Named, b: Named) -> list[PairedDifference]:
+    """The differences in all parts that have both."""
+    return [pair for part in parts if (pair := difference(part, a, b)) is not None]
+
+
+def settled(pairs: Sequence[PairedDifference]) -> tuple[int, int]:
+    """How many differences are above zero, and how many below, with their whole intervals."""
+    return sum(pair.interval95[0] > 0 for pair in pairs), sum(pair.interval95[1] < 0 for pair in pairs)
 
 
 def contestants_of(parts: Sequence[Written], chapter: str) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from evidence_design import CHAPTERS, DRAWS, SOURCES, TRIALS
 from evidence_figures import title
-from evidence_numbers import difference, over_parts
+from evidence_numbers import in_parts, over_parts, settled
 from evidence_questions import QUESTIONS
 from evidence_records import DRAWN, Written, digest
 from evidence_tables import DEEPEN, REPLACE, RETAIN, TRADITIONAL, mean_cell, table
@@ -74,13 +74,10 @@ def _advice(shots: int, parts: Sequence[Written]) -> str:
     some = [part for part in parts if part.about["part"]["shots"] == shots]
     sides = [("retain", RETAIN), ("deepen", DEEPEN), ("joined", ("layer", "joined"))]
     others = [("a tuned traditional fine-tuning", TRADITIONAL), ("the layer replaced at its best cut", REPLACE)]
-    pairs = [
-        pair for part in some for _, kept in sides for _, other in others
-        if (pair := difference(part, kept, other)) is not None
-    ]  # fmt: skip
+    pairs = [pair for _, kept in sides for _, other in others for pair in in_parts(some, kept, other)]
     if not pairs:
         return ""
-    better, worse = sum(p.interval95[0] > 0 for p in pairs), sum(p.interval95[1] < 0 for p in pairs)
+    better, worse = settled(pairs)
     if better > 2 * worse:
         verdict = "keep the classification layer"
     elif worse > 2 * better:

@@ -18,9 +18,11 @@ from evidence_numbers import (
     contestants_of,
     correlation,
     difference,
+    in_parts,
     mean_of,
     over_parts,
     ranks,
+    settled,
     similarity,
     surviving,
     warnings,
@@ -40,6 +42,7 @@ from evidence_tables import (
     table,
 )
 from inarch.comparison.design import REFERENCE
+from inarch.plural import counted
 from inarch.report.words import p_value, percent
 
 SETTLED = "Better or worse in a part: its own 95 % interval does not hold zero."
@@ -133,25 +136,29 @@ def methods(parts: Sequence[Written], pictures: Path) -> str:
     names = [name for name in contestants_of(parts, "methods") if name != REFERENCE]
     kept = [("layer", n) for n in ("retain", "deepen", "joined", "residual") if n in contestants_of(parts, "layer")]
     methods: list[Named] = [TRADITIONAL, REPLACE, *kept, *(("methods", name) for name in names)]
-    everywhere = [
-        of for of in methods if sum(accuracy(p, of) is not None for p in parts if "methods" in p.chapters) > 0
-    ]
-    found, friedman, count = ranks([p for p in parts if "methods" in p.chapters], everywhere, TRADITIONAL)
+    some = [part for part in parts if "methods" in part.chapters]
+    everywhere = [of for of in methods if any(accuracy(part, of) is not None for part in some)]
+    found, friedman, count = ranks(some, everywhere, TRADITIONAL)
     if not found:
         return ""
     figures.ranked(pictures / "ranks.svg", found, count)
-    rows = [
-        [r.name, f"{r.rank:.1f}", mean_cell(r.difference), "" if math.isnan(r.p) else p_value(r.p)] for r in found
-    ]  # fmt: skip
-    tested = "" if math.isnan(friedman) else f" Friedman's test over the parts: p {p_value(friedman)}."
+    named = {of[1]: of for of in everywhere}
+    rows = []
+    for r in found:
+        better, worse = settled(in_parts(some, named[r.name], TRADITIONAL))
+        tested = "" if math.isnan(r.p) else p_value(r.p)
+        rows.append([r.name, f"{r.rank:.1f}", mean_cell(r.difference), str(better), str(worse), tested])
+    whether = "" if math.isnan(friedman) else f" Friedman's test over the parts: p {p_value(friedman)}."
     columns = [
         "method, layer replaced unless named by its graft",
         "mean rank",
         "minus traditional",
+        "better in",
+        "worse in",
         "p (Wilcoxon, Holm)",
     ]
     return (
-        f"Mean ranks over {count} parts.{tested}\n\n{table(columns, rows)}\n\n"
+        f"Mean ranks over {counted(count, 'part')}.{whether} {SETTLED}\n\n{table(columns, rows)}\n\n"
         f"![Mean ranks and critical difference]({pictures.name}/ranks.svg)\n\n"
         f"{_warning(parts)}\n\n{_kept(parts, names)}"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from evidence_figures import title
-from evidence_numbers import Mean, Named, accuracy, difference, over_parts
+from evidence_numbers import Mean, Named, accuracy, difference, in_parts, over_parts, settled
 from evidence_records import Written
 from inarch.comparison.design import REFERENCE
 from inarch.plural import counted
@@ -58,10 +58,8 @@ def contrasts_table(parts: Sequence[Written], pairs: Sequence[tuple[str, Named, 
     """
     rows = []
     for name, a, b in pairs:
-        found = [pair for part in parts if (pair := difference(part, a, b)) is not None]
-        if found:
-            better = sum(pair.interval95[0] > 0 for pair in found)
-            worse = sum(pair.interval95[1] < 0 for pair in found)
+        if found := in_parts(parts, a, b):
+            better, worse = settled(found)
             rows.append([name, mean_cell(over_parts(parts, a, b)), str(len(found)), str(better), str(worse)])
     columns = ["points of test accuracy", "mean over parts", "parts", "better in", "worse in"]
     return table(columns, rows) if rows else ""
