@@ -12,6 +12,7 @@ import numpy as np
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from evidence_numbers import Ranked, critical_difference, curve, similarity
 from evidence_records import Written
@@ -46,8 +47,10 @@ def curves(file: Path, parts: Sequence[Written], chapter: str, field: str, axis:
     """Test accuracy over cuts (`depth`) or rates (`rates`), a small picture a part, a line a name."""
     some = [part for part in parts if chapter in part.chapters]
     with plt.rc_context(STYLE):
-        down = -(-len(some) // ACROSS)
-        figure, grid = plt.subplots(down, ACROSS, figsize=(9, 2.5 * down), squeeze=False)
+        across = min(ACROSS, len(some))
+        down = -(-len(some) // across)
+        size = (max(5, 3 * across), 0.5 + 2.5 * down)
+        figure, grid = plt.subplots(down, across, figsize=size, squeeze=False)
         for axes, part in zip(grid.flat, some, strict=False):
             _curves(axes, part, chapter, field)
         for axes in list(grid.flat)[len(some) :]:
@@ -55,7 +58,7 @@ def curves(file: Path, parts: Sequence[Written], chapter: str, field: str, axis:
         figure.supxlabel(axis, fontsize=9)
         figure.supylabel("test accuracy, %", fontsize=9)
         handles, labels = grid.flat[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
+        figure.legend(handles, labels, loc="outside upper center", ncols=min(4, 1 + across), frameon=False)
         _save(figure, file)
 
 
@@ -65,6 +68,8 @@ def _curves(axes: Axes, part: Written, chapter: str, field: str) -> None:
         axes.plot(x, [100 * row["accuracy"] for row in rows], "o-", color=colour, label=name, markersize=3, linewidth=1)
     if field == "rates":
         axes.set_xscale("log")
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(title(part), fontsize=9)
 
 
