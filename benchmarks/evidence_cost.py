@@ -61,5 +61,5 @@ def minutes(part: Part, chapters: Sequence[str]) -> float | None:
     data = COUNTS[part.data]
     train = min(data.train, part.shots * data.classes) if part.shots else data.train
     epochs = default_epochs(train, BATCH_SIZE)
-    seconds = TRAINED * epochs * train + EVALUATED * (epochs * data.validation + data.test)
+    seconds = TRAINED * epochs * train + EVALUATED * (data.validation + data.test)
     return trials(chapters) * TIMES[part.source] * seconds / 60

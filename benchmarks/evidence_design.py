@@ -94,7 +94,7 @@ def legs() -> list[tuple[Part, tuple[str, ...]]]:
     return [
         (first[0], CHAPTERS),
         *((part, MAIN) for part in first[1:]),
-        *((part, SOURCES_ALONE) for part in every if part.shots == min(filter(None, SHOTS))),
+        *((part, SOURCES_ALONE) for part in every if part.shots == min(filter(None, SHOTS)) and part not in first),
         *((part, QUESTIONS) for part in first[1:]),
         *((part, CHAPTERS) for part in first),
         *((part, CHAPTERS) for part in every if part not in first),

@@ -101,6 +101,23 @@ def validation(part: Written) -> dict[str, float]:
     }  # fmt: skip
 
 
+def chosen_of(part: Written, some: Sequence[Named]) -> list[str]:
+    """Draw by draw the key of the contestant with the highest validation accuracy there, as a user would choose, of
+    those that the part has; empty where it has none, or lacks a draw of one. Of equals the first.
+    """
+    known, by_name = validation(part), [keys for of in some if (keys := draws_of(part, of))]
+    numbers = sorted(set().union(*by_name))
+    if any(len(keys) != len(numbers) for keys in by_name):
+        return []
+    return [max((keys[n] for keys in by_name), key=lambda key: known[key]) for n in numbers]
+
+
+def sides(part: Written, a: Sequence[Named], b: Sequence[Named]) -> PairedDifference | None:
+    """The accuracy of what validation chooses of a minus that of what it chooses of b, draw by draw."""
+    mine, its = chosen_of(part, a), chosen_of(part, b)
+    return between(part, mine, its) if mine and len(mine) == len(its) else None
+
+
 def curve(part: Written, chapter: str, field: str) -> dict[str, list[dict[str, Any]]]:
     """Rows of `depth` (field cuts) or `rates` by name, each with its test and validation accuracy over its draws."""
     known = validation(part)

@@ -10,15 +10,17 @@ from pathlib import Path
 
 from evidence_design import CHAPTERS, DRAWS, SOURCES, TRIALS
 from evidence_figures import title
-from evidence_numbers import in_parts, over_parts, settled
+from evidence_numbers import mean_of, settled, sides
 from evidence_questions import QUESTIONS
 from evidence_records import DRAWN, Written, digest
-from evidence_tables import DEEPEN, REPLACE, RETAIN, TRADITIONAL, mean_cell, table
+from evidence_tables import FEWEST, KEEPING, WITHOUT, mean_cell, table
 from inarch.plural import counted
 from inarch.report.words import percent
 from intervals import FAMILY
 
 INTERVALS = Path(__file__).resolve().parent.parent / "evidence" / "intervals.json"
+# The share of parts, and at least two, that must be settled one way for the first paragraph to say so; by chance 0.025.
+SETTLED_SHARE = 0.25
 NOTHING = (
     "**Nothing has been run yet.** `python benchmarks/evidence.py --time-limit 3h` begins with a cheap "
     "part, and the same command goes on where it was; `--list` shows the parts and their estimated minutes, and "
@@ -57,10 +59,12 @@ def _head(parts: Sequence[Written]) -> str:
     if not advice:
         return first + "No part is finished far enough to say anything yet."
     return first + (
-        f"**If you must decide tomorrow.** {' '.join(advice)} These are means over parts (a data set, a source "
-        "network, images a class) in points of test accuracy, with 95 % intervals over parts; in each part every "
-        f"side was tuned with {TRIALS} trials and then trained on {DRAWS} draws. `inarch fit` tries both sides on your "
-        "own images, and its report says which one won and whether that could be chance."
+        f"**If you must decide tomorrow.** {' '.join(advice)} Points of test accuracy by which what keeps the layer (a "
+        "new classifier or new layers behind it, *retain* or *deepen*) is ahead of what does not (*replace* at its own "
+        "best cut, or traditional fine-tuning); of either side what validation images choose. A part is a data set, a "
+        f"source network and images a class; every contestant was tuned with {TRIALS} trials and then trained on "
+        f"{DRAWS} draws; intervals are 95 %, over parts. `inarch fit` tries both sides on your own images, and its "
+        "report says which one won and whether that could be chance."
     )
 
 
@@ -72,26 +76,21 @@ def _sizes(parts: Sequence[Written]) -> list[int]:
 def _advice(shots: int, parts: Sequence[Written]) -> str:
     """What parts of one size say about keeping the layer, in words that follow from how many of them are settled."""
     some = [part for part in parts if part.about["part"]["shots"] == shots]
-    sides = [("retain", RETAIN), ("deepen", DEEPEN), ("joined", ("layer", "joined"))]
-    others = [("a tuned traditional fine-tuning", TRADITIONAL), ("the layer replaced at its best cut", REPLACE)]
-    pairs = [pair for _, kept in sides for _, other in others for pair in in_parts(some, kept, other)]
+    pairs = [pair for part in some if (pair := sides(part, KEEPING, WITHOUT)) is not None]
     if not pairs:
         return ""
-    better, worse = settled(pairs)
-    if better > 2 * worse:
+    mean, (better, worse) = mean_of([pair.difference for pair in pairs]), settled(pairs)
+    assert mean is not None
+    of_all = mean.count >= FEWEST
+    if better > 2 * worse and ((of_all and mean.low > 0) or better >= max(2, len(pairs) * SETTLED_SHARE)):
         verdict = "keep the classification layer"
-    elif worse > 2 * better:
+    elif worse > 2 * better and ((of_all and mean.high < 0) or worse >= max(2, len(pairs) * SETTLED_SHARE)):
         verdict = "replace the classification layer"
     else:
-        verdict = "it depends on the data whether the classification layer is worth keeping"
-    listed = [
-        f"against {words}, " + ", ".join(f"*{name}* {mean_cell(over_parts(some, kept, other))}" for name, kept in sides)
-        for words, other in others
-    ]
+        verdict = "these data do not settle whether keeping the classification layer pays"
     return (
-        f"With {shots or 'all'} images a class, {verdict}: {'; '.join(listed)}. Of these "
-        f"{counted(len(pairs), 'comparison')} in {counted(len(some), 'part')}, {better} are settled for the layer, "
-        f"{worse} against it, the others could be chance."
+        f"With {shots or 'all'} images a class, {verdict}: {mean_cell(mean)}, settled for it in {better} of "
+        f"{counted(len(pairs), 'part')} and against it in {worse}."
     )
 
 

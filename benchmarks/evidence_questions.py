@@ -23,6 +23,7 @@ from evidence_numbers import (
     over_parts,
     ranks,
     settled,
+    sides,
     similarity,
     surviving,
     warnings,
@@ -31,9 +32,11 @@ from evidence_ranking import rankings
 from evidence_records import Written
 from evidence_tables import (
     DEEPEN,
+    KEEPING,
     REPLACE,
     RETAIN,
     TRADITIONAL,
+    WITHOUT,
     accuracies_table,
     contrasts_table,
     mean_cell,
@@ -49,19 +52,21 @@ SETTLED = "Better or worse in a part: its own 95 % interval does not hold zero."
 
 
 def layer(parts: Sequence[Written], pictures: Path) -> str:
-    found = [(title(part), pair) for part in parts if (pair := difference(part, RETAIN, REPLACE)) is not None]
+    found = [(title(part), pair) for part in parts if (pair := sides(part, KEEPING, WITHOUT)) is not None]
     if not found:
         return ""
-    figures.forest(pictures / "layer.svg", found, "retain minus replace, points of test accuracy")
-    names = (("traditional", TRADITIONAL), ("replace", REPLACE), ("retain", RETAIN))
-    rows = [
-        [title(p), *("" if (a := accuracy(p, of)) is None else percent(a) for _, of in names)] for p in parts
-    ]  # fmt: skip
+    figures.forest(pictures / "layer.svg", found, "layer kept minus not kept, points of test accuracy")
+    names = (("traditional", TRADITIONAL), ("replace", REPLACE), ("retain", RETAIN), ("deepen", DEEPEN))
     pairs = [("retain - replace", RETAIN, REPLACE), ("retain - traditional", RETAIN, TRADITIONAL),
              ("replace - traditional", REPLACE, TRADITIONAL)]  # fmt: skip
+    rows = [[name, pair_cell(pair)] for name, pair in found]
+    rows.append(["**mean over parts**", mean_cell(mean_of([pair.difference for _, pair in found]))])
     return (
-        f"{table(['part', *(n for n, _ in names)], rows)}\n\n{pairs_table(parts, pairs)}\n\n"
-        f"![Difference of retain and replace in every part]({pictures.name}/layer.svg)"
+        f"{accuracies_table(parts, names)}\n\nWhat keeps the layer (*retain* or *deepen*) against what does not "
+        "(*replace* or traditional fine-tuning), of either side what validation chooses, draw by draw:\n\n"
+        f"{table(['part', 'kept - not kept'], rows)}\n\n"
+        f"![Difference of keeping the layer in every part]({pictures.name}/layer.svg)\n\n"
+        f"One by one:\n\n{pairs_table(parts, pairs)}"
     )
 
 

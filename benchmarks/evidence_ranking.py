@@ -56,7 +56,10 @@ def rankings(parts: Sequence[Written], pictures: Path, file: Path | None = None)
     found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     rows, agreement = [], []
     for name, one in found.items():
-        by_shots = trained(parts, name)
+        by_shots = {
+            shots: {source: value for source, value in accuracies.items() if source in one["scores"]}
+            for shots, accuracies in trained(parts, name).items()
+        }
         for shots, accuracies in by_shots.items():
             if len(accuracies) >= FEWEST:
                 agreement.append([name, _shots(shots), str(len(accuracies)), *_agreement(one, accuracies)])
@@ -70,8 +73,8 @@ def rankings(parts: Sequence[Written], pictures: Path, file: Path | None = None)
         "Scores from one forward pass over all training images, higher is better, and the test accuracy of tuned "
         "traditional fine-tuning (images a class).\n\n"
         f"{table(['data', 'source', *titles, 'test accuracy'], rows)}\n\n"
-        "Kendall's rank correlation of each score with these accuracies over the sources; with four sources it takes "
-        "seven values, and an order by chance alone is right in one of 24 cases.\n\n"
+        "Kendall's rank correlation of each score with these accuracies over the sources. Chance alone orders three "
+        "sources right in one of 6 cases, four in one of 24.\n\n"
         f"{table(['data', 'images a class', 'sources', *titles], agreement)}"
     )
 

@@ -18,6 +18,8 @@ RETAIN: Named = ("layer", "retain")
 DEEPEN: Named = ("layer", "deepen")
 
 
+# Two ways to keep the layer, and two to do without: what validation chooses of either is what a user would have.
+KEEPING, WITHOUT = (RETAIN, DEEPEN), (REPLACE, TRADITIONAL)
 # Fewest parts over which an interval is shown: Student's over two says nothing.
 FEWEST = 3
 
@@ -42,12 +44,13 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def pairs_table(parts: Sequence[Written], pairs: Sequence[tuple[str, Named, Named]]) -> str:
     """A part a row, a difference a column, and the mean over parts below; empty where nothing is known.
 
-    Columns of which nothing is known are left out.
+    Columns and parts of which nothing is known are left out.
     """
     shown = [(name, a, b) for name, a, b in pairs if over_parts(parts, a, b) is not None]
     if not shown:
         return ""
     rows = [[title(part), *(pair_cell(difference(part, a, b)) for _, a, b in shown)] for part in parts]
+    rows = [row for row in rows if any(row[1:])]
     rows.append(["**mean over parts**", *(mean_cell(over_parts(parts, a, b)) for _, a, b in shown)])
     return table(["part", *(name for name, _, _ in shown)], rows)
 

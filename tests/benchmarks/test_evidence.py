@@ -20,7 +20,16 @@ import evidence_run
 import evidence_source
 from evidence_cost import minutes
 from evidence_design import Part
-from evidence_numbers import critical_difference, difference, draws_of, ranks, surviving, warnings
+from evidence_numbers import (
+    chosen_of,
+    critical_difference,
+    difference,
+    draws_of,
+    ranks,
+    surviving,
+    validation,
+    warnings,
+)
 from evidence_page import write_page
 from evidence_part import Where, run_part
 from evidence_questions import QUESTIONS
@@ -156,6 +165,13 @@ def test_how_good_a_source_is_can_come_first_and_is_part_of_what_follows(
     again = read_part(alone.file)
     assert again.finished_trials == finished.finished_trials
     assert again.chapters["layer"] == finished.chapters["layer"]
+    assert all(np.array_equal(again.right[key], found) for key, found in finished.right.items())
+
+
+def test_only_the_warning_sees_every_epoch(where: Where, finished: Written) -> None:
+    for name, epochs in ((PART.name, {0}), (f"{PART.name}-warning", {2})):
+        with RunFolder(where.work / name) as folder:
+            assert {len(record.outcome["epochs"]) for record in folder.ledger.records(TRIAL)} == epochs
 
 
 def test_a_finished_part_is_left_alone_until_more_methods_are_known(
@@ -256,7 +272,7 @@ def test_parts_are_run_leg_by_leg_until_the_time_is_up(monkeypatch: pytest.Monke
         asked.append((part.name, where.chapters, where.image_size))
         assert where.file == tmp_path / f"{part.name}.jsonl.gz"
         assert part.data not in {folder.name for folder in where.others}
-        return len(asked) < 12
+        return len(asked) < 8
 
     monkeypatch.setattr(evidence_run, "run_part", stand_in)
     monkeypatch.setattr(evidence_run.common, "shared", lambda: tmp_path)
@@ -264,12 +280,14 @@ def test_parts_are_run_leg_by_leg_until_the_time_is_up(monkeypatch: pytest.Monke
     evidence_run.run(evidence_run.chosen("clothing-*-5"), given)
     small, *others = (f"clothing-{source}-5" for source in design.SOURCES)
     rest = [(name, 128) for name in others]
-    # The twelfth call said that the time is up.
+    # The eighth call said that the time is up.
     assert asked == [
         (small, design.CHAPTERS, None), *((name, design.MAIN, side) for name, side in rest),
-        *((name, design.SOURCES_ALONE, side) for name, side in [(small, None), *rest]),
         *((name, design.QUESTIONS, side) for name, side in rest), (small, design.CHAPTERS, None),
     ]  # fmt: skip
+    alone = [part.name for part, chapters in design.legs() if chapters == design.SOURCES_ALONE]
+    assert len(alone) == 6
+    assert "landuse-squeezenet1_1-5" in alone
 
 
 def test_the_command_lists_and_sums_up_what_there_is(
@@ -300,16 +318,16 @@ def test_the_list_estimates_minutes_and_the_run_begins_with_the_cheapest_part(
     assert first[0] == min(value for value in first if value is not None)
 
 
-def test_estimates_agree_with_each_other_as_those_of_the_lab_notebook_do() -> None:
-    planned = {"clothing-mobilenetv1_025_128-5": 17, "landuse-mobilenetv1_025_128-5": 31,
-               "clothing-mobilenetv1_025_128-20": 54, "clothing-squeezenet1_1-5": 40, "clothing-mobilenetv2_100-5": 58,
-               "grocery-mobilenetv1_025_128-5": 109, "clothing-mobilenetv1_025_128-all": 180}  # fmt: skip
-    estimated = {part.name: minutes(part, design.QUESTIONS) for part in design.parts() if part.name in planned}
+def test_estimates_agree_with_what_parts_took() -> None:
+    # Seconds of the chapter `layer` on one of two busy cores, 2026-11-25; the first one without its validations.
+    took = {"clothing-mobilenetv1_025_128-5": 285, "clothing-squeezenet1_1-5": 870,
+            "clothing-mobilenetv2_100-5": 1025, "clothing-mobilenetv1_025_128-20": 919}  # fmt: skip
+    estimated = {part.name: minutes(part, design.MAIN) for part in design.parts() if part.name in took}
     scale = estimated["clothing-mobilenetv1_025_128-5"]
     assert scale is not None
     for name, value in estimated.items():
         assert value is not None
-        assert value / scale == pytest.approx(planned[name] / 17, rel=0.2)
+        assert value / scale == pytest.approx(took[name] / 285, rel=0.3)
 
 
 def test_a_part_that_there_is_not_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -430,23 +448,52 @@ def test_contrasts_count_parts_and_say_an_interval_from_three_parts_on() -> None
     assert contrasts_table(parts, [("a - c", ("methods", "a"), ("methods", "c"))]) == ""
 
 
+KEEP, REPLACE_IT = "keep the classification layer", "replace the classification layer"
+UNSETTLED = "these data do not settle whether keeping the classification layer pays"
+EQUAL = {"traditional": 0.5, "replace": 0.5, "retain": 0.5, "deepen": 0.5}
+
+
+def first_paragraph(parts: list[Written], folder: Path) -> str:
+    write_page(folder / "page.md", parts)
+    (line,) = (line for line in (folder / "page.md").read_text().splitlines() if "decide tomorrow" in line)
+    return line
+
+
 @pytest.mark.parametrize(
-    ("kept", "verdict"),
+    ("found", "verdict", "mean"),
     [
-        (0.9, "keep the classification layer"),
-        (0.1, "replace the classification layer"),
-        (0.5, "it depends on the data"),
+        ({"retain": 0.9}, KEEP, 0.4), ({"replace": 1.0}, REPLACE_IT, -0.5), ({}, UNSETTLED, 0.0),
+        # Far better than a replaced layer, and yet the layer is no help.
+        ({"replace": 0.1, "traditional": 0.9, "retain": 0.9}, UNSETTLED, 0.0),
+        # What is worse on either side would not be chosen.
+        ({"traditional": 0.1, "deepen": 0.1}, UNSETTLED, 0.0),
     ],
-)
-def test_the_first_paragraph_says_for_each_size_what_the_settled_comparisons_say(
-    tmp_path: Path, kept: float, verdict: str
+)  # fmt: skip
+def test_the_first_paragraph_says_for_each_size_what_the_better_of_either_side_says(
+    found: dict[str, float], verdict: str, mean: float, tmp_path: Path
 ) -> None:
-    accuracies = {"traditional": 0.5, "replace": 0.5, "retain": kept, "deepen": kept, "joined": kept}
-    write_page(tmp_path / "page.md", [a_part(number, accuracies, "layer") for number in range(3)])
-    (line,) = (line for line in (tmp_path / "page.md").read_text().splitlines() if "decide tomorrow" in line)
-    assert f"With 5 images a class, {verdict}" in line
-    assert f"*retain* {points(kept - 0.5)} (" in line
-    assert "18 comparisons in 3 parts" in line
+    parts = [a_part(number, EQUAL | found, "layer") for number in range(3)]
+    # How good a source is says nothing about its layer.
+    parts += [a_part(3, {"traditional": 0.5}, "traditional")]
+    assert f"With 5 images a class, {verdict}: {points(mean)} (" in first_paragraph(parts, tmp_path)
+    assert "of 3 parts and" in first_paragraph(parts, tmp_path)
+    assert "| 3, s, 5 |" not in (tmp_path / "page.md").read_text().partition("## Statistics")[0]
+
+
+def test_one_settled_part_is_no_advice(tmp_path: Path) -> None:
+    parts = [a_part(0, EQUAL | {"retain": 1.0}, "layer"), *(a_part(number, EQUAL, "layer") for number in (1, 2))]
+    assert f"With 5 images a class, {UNSETTLED}: " in first_paragraph(parts, tmp_path)
+    assert "settled for it in 1 of 3 parts and against it in 0." in first_paragraph(parts, tmp_path)
+
+
+def test_of_either_side_validation_chooses_draw_by_draw(finished: Written) -> None:
+    known = validation(finished)
+    replace, traditional = (draws_of(finished, ("layer", name)) for name in ("replace", "traditional"))
+    expected = [max(replace[n], traditional[n], key=lambda key: known[key]) for n in (0, 1)]
+    found = chosen_of(finished, (("layer", "replace"), ("layer", "traditional")))
+    assert [known[key] for key in found] == [known[key] for key in expected]
+    assert chosen_of(finished, (("layer", "replace"), ("layer", "head2toe"))) == list(replace.values())
+    assert chosen_of(finished, (("layer", "head2toe"),)) == []
 
 
 def test_the_best_accuracy_of_a_part_is_bold() -> None:
@@ -461,5 +508,8 @@ def a_part(number: int, accuracies: dict[str, float], chapter: str = "methods") 
     for name, value in accuracies.items():
         right = np.packbits(np.arange(10) < round(10 * value))
         records.append(Record(f"{DRAWN}-{name}", DRAWN, {}, {"survival": None}, {"right": right}))
+        records.append(
+            Record(name, TRIAL, {}, {"status": "finished", "validation": {"accuracy": value, "log_loss": 1.0}})
+        )
     about = {"labels": [0] * 10, "part": {"data": str(number), "source": "s", "shots": 5}, "image_size": [8, 8]}
     return Written(about, records)

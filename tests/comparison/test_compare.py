@@ -80,6 +80,11 @@ def test_the_report_says_and_draws_it(finished: Path) -> None:
     assert (finished / "report.html").read_text() == page
 
 
+def test_what_is_compared_is_validated_once(finished: Path) -> None:
+    with Ledger(finished / "ledger.sqlite") as ledger:
+        assert {len(record.outcome["epochs"]) for record in ledger.records("trial")} == {0}
+
+
 def test_a_draw_is_what_was_trained_and_validated_on(finished: Path) -> None:
     with Ledger(finished / "ledger.sqlite") as ledger:
         drawn = [r for r in ledger.records("trial") if r.subject.get("shots") == 4]

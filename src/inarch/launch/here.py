@@ -162,7 +162,7 @@ class Workbench:
         keys = record.outcome.get("together", []) if record else []
         records = [found for key in keys if (found := self.folder.ledger.get(key))]
         batch = [Trial.from_json(found.subject) for found in records] or [trial]
-        networks, outcomes = self._train(batch, Watch())
+        networks, outcomes = self._train(batch, Watch(every_epoch=False))
         for one, network, outcome in zip(batch, networks, outcomes, strict=True):
             if isinstance(outcome, Trained):
                 self._save(one, network)

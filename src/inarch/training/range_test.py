@@ -52,7 +52,8 @@ def range_test(network: AdaptedNetwork, settings: TrainingSettings, seed: int, s
     before = copy.deepcopy(network.graft.state_dict())
     was_training = network.training
     try:
-        start_scales(network.to(store.machine.device), store)
+        # No more images than the steps see: a range test must not take longer with more images.
+        start_scales(network.to(store.machine.device), store, STEPS * settings.batch_size)
         with own_randomness(seed, store.machine):
             rates, losses = _sweep(network, settings, seed, store)
     finally:

@@ -51,17 +51,23 @@ def start_graft(network: AdaptedNetwork, store: PrefixStore, seed: int) -> None:
     start_scales(network, store)
 
 
-def start_scales(network: AdaptedNetwork, store: PrefixStore) -> None:
-    """Starts the scales of harmonising layers that are matched to the training images, where the graft has such."""
-    match_scales(network.graft, partial(_seen, network, store))
+def start_scales(network: AdaptedNetwork, store: PrefixStore, most: int | None = None) -> None:
+    """Starts the scales of harmonising layers that are matched to the training images, where the graft has such.
+
+    most: about how many of the images are looked at, the first ones; None for all.
+    """
+    match_scales(network.graft, partial(_seen, network, store, most))
 
 
-def _seen(network: AdaptedNetwork, store: PrefixStore) -> Iterator[Activations]:
-    """What the graft sees of the evaluation view of the training images."""
-    training = network.training
+def _seen(network: AdaptedNetwork, store: PrefixStore, most: int | None = None) -> Iterator[Activations]:
+    """What the graft sees of the evaluation view of the training images, in chunks, until `most` were seen."""
+    training, seen = network.training, 0
     network.eval()
     with torch.no_grad(), store.machine.autocast():
         for stored in store.once(network.stored_cut, "train"):
             store.tick()
             yield network.graft_inputs(stored)
+            seen += len(stored)
+            if most is not None and seen >= most:
+                break
     network.train(training)

@@ -27,7 +27,7 @@ Curve = Mapping[str, Any]
 def section(run: Run) -> Section | None:
     if run.evidence is None:
         return None
-    # A trial that was recorded without its epochs has no curve.
+    # A trial that was validated once has no curve; only those with fewer epochs than the study are.
     curves = [
         curve | {"seeds": seeds}
         for curve in run.evidence["learning"]
