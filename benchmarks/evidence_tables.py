@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from evidence_figures import title
-from evidence_numbers import Mean, Named, accuracy, difference, in_parts, over_parts, settled
+from evidence_numbers import Mean, Named, accuracy, difference, mean_of, over_parts, settled, sides
 from evidence_records import Written
 from inarch.comparison.design import REFERENCE
 from inarch.plural import counted
@@ -18,6 +18,8 @@ RETAIN: Named = ("layer", "retain")
 DEEPEN: Named = ("layer", "deepen")
 
 
+Side = Sequence[Named]
+"""Contestants of which validation chooses one, draw by draw."""
 # Two ways to keep the layer, and two to do without: what validation chooses of either is what a user would have.
 KEEPING, WITHOUT = (RETAIN, DEEPEN), (REPLACE, TRADITIONAL)
 # Fewest parts over which an interval is shown: Student's over two says nothing.
@@ -55,15 +57,16 @@ def pairs_table(parts: Sequence[Written], pairs: Sequence[tuple[str, Named, Name
     return table(["part", *(name for name, _, _ in shown)], rows)
 
 
-def contrasts_table(parts: Sequence[Written], pairs: Sequence[tuple[str, Named, Named]]) -> str:
-    """A difference a row: its mean over parts, and in how many of them it is settled either way; empty where nothing
-    is known. Differences of which nothing is known are left out.
+def contrasts_table(parts: Sequence[Written], pairs: Sequence[tuple[str, Side, Side]]) -> str:
+    """A difference of two sides a row: its mean over parts, and in how many of them it is settled either way; empty
+    where nothing is known. Differences of which nothing is known are left out.
     """
     rows = []
     for name, a, b in pairs:
-        if found := in_parts(parts, a, b):
+        if found := [pair for part in parts if (pair := sides(part, a, b)) is not None]:
             better, worse = settled(found)
-            rows.append([name, mean_cell(over_parts(parts, a, b)), str(len(found)), str(better), str(worse)])
+            mean = mean_of([pair.difference for pair in found])
+            rows.append([name, mean_cell(mean), str(len(found)), str(better), str(worse)])
     columns = ["points of test accuracy", "mean over parts", "parts", "better in", "worse in"]
     return table(columns, rows) if rows else ""
 

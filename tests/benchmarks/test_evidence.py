@@ -372,9 +372,9 @@ def test_the_page_begins_with_the_trials_and_their_digest_and_every_figure_is_th
     text = (tmp_path / "evidence.md").read_text()
     trials, name = 2 * finished.finished_trials, digest([finished, other])
     assert text.splitlines()[2] == f"{trials} finished trials; digest of their records `{name}`."
-    # No hidden layers were asked for, so the second question has no answer.
-    assert [line[3:4] for line in text.splitlines() if line.startswith("## ")] == [*"1345678", "S", "W"]
-    assert "without an answer so far: 2. Deepen" in text
+    # No scores of these sources are known, so the ninth question has no answer.
+    assert [line[3:4] for line in text.splitlines() if line.startswith("## ")] == [*"12345678", "S", "W"]
+    assert "without an answer so far: 9. Which score" in text
     for figure in ("layer", "depth", "rates", "ranks", "similarity"):
         assert f"(evidence/{figure}.svg)" in text
         assert (tmp_path / "evidence" / f"{figure}.svg").stat().st_size < 100_000
@@ -440,12 +440,12 @@ def test_ranks_are_means_over_parts_and_share_ties() -> None:
 
 def test_contrasts_count_parts_and_say_an_interval_from_three_parts_on() -> None:
     parts = [a_part(number, {"a": 0.9, "b": 0.1}) for number in range(3)]
-    contrast = ("a - b", ("methods", "a"), ("methods", "b"))
+    contrast = ("a - b", [("methods", "a")], [("methods", "b")])
     some, all_of_them = contrasts_table(parts[:2], [contrast]), contrasts_table(parts, [contrast])
     assert "| a - b | +80.0 (2 parts) | 2 | 2 | 0 |" in some
     assert "| a - b | +80.0 (+80.0 to +80.0) | 3 | 3 | 0 |" in all_of_them
     assert " | 3 | 0 | 3 |" in contrasts_table(parts, [("b - a", contrast[2], contrast[1])])
-    assert contrasts_table(parts, [("a - c", ("methods", "a"), ("methods", "c"))]) == ""
+    assert contrasts_table(parts, [("a - c", [("methods", "a")], [("methods", "c")])]) == ""
 
 
 KEEP, REPLACE_IT = "keep the classification layer", "replace the classification layer"
