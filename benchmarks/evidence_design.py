@@ -43,8 +43,8 @@ CHAPTERS = ("layer", "rates", "depth", "harmonise", "methods", "warning", "sizes
 # Those without which a question has no answer; the first one answers what the project is about.
 QUESTIONS = CHAPTERS[:6]
 MAIN = CHAPTERS[:1]
-# Traditional fine-tuning alone, a beginning of `layer`: how good each source really is.
-SOURCES_ALONE = ("traditional",)
+# Traditional fine-tuning and a replaced layer alone, a beginning of `layer`: how good each source really is.
+SOURCES_ALONE = ("usual",)
 IN_DEPTH = ("replace", "retain", "deepen")
 
 DATA = ("clothing", "landuse", "grocery")
@@ -117,6 +117,7 @@ def asked(chapter: str) -> list[Asked]:
     others = [method.name for method in METHODS if method.name != "fine-tuning"]
     sizes = ["-".join(map(str, size)) for size in SIZES]
     every = {
+        "usual": [Asked("replace", "replace")],
         "layer": [Asked(graft, graft) for graft in ("replace", *KEEPING, *WITHOUT_LAYER)],
         "harmonise": [
             Asked(f"{graft}, {h}", graft, harmonise=(h,)) for graft in ("retain", "replace") for h in COMPARED_HARMONISE

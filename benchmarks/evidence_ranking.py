@@ -1,4 +1,4 @@
-"""How scores rank the source networks before any training, beside how good each is after tuned fine-tuning.
+"""How scores rank the source networks before any training, beside how good each is after fine-tuning.
 
     python benchmarks/evidence_ranking.py      one forward pass of every source over every data set, a few minutes
 
@@ -18,14 +18,14 @@ from scipy import stats
 import common
 import inarch
 from evidence_design import DATA, SOURCES, Part
-from evidence_numbers import accuracy
+from evidence_numbers import chosen_of, right
 from evidence_records import Written
-from evidence_tables import TRADITIONAL, table
+from evidence_tables import WITHOUT, table
 from inarch.report.words import percent
 
 FILE = common.HERE.parent / "evidence" / "rankings.json"
-# Accuracies of traditional fine-tuning stand in either chapter.
-TRAINED = (TRADITIONAL, ("traditional", TRADITIONAL[1]))
+# The usual ways to adapt a source stand in either chapter.
+TRAINED = (WITHOUT, tuple(("usual", name) for _, name in WITHOUT))
 # Fewest sources that an order is made of.
 FEWEST = 3
 
@@ -70,8 +70,8 @@ def rankings(parts: Sequence[Written], pictures: Path, file: Path | None = None)
         return ""
     titles = list(next(iter(found.values()))["titles"].values())
     return (
-        "Scores from one forward pass over all training images, higher is better, and the test accuracy of tuned "
-        "traditional fine-tuning (images a class).\n\n"
+        "Scores from one forward pass over all training images, higher is better, and the test accuracy of "
+        "*replace* or traditional fine-tuning, whichever validation chooses on a draw (images a class).\n\n"
         f"{table(['data', 'source', *titles, 'test accuracy'], rows)}\n\n"
         "Kendall's rank correlation of each score with these accuracies over the sources. Chance alone orders three "
         "sources right in one of 6 cases, four in one of 24.\n\n"
@@ -80,13 +80,15 @@ def rankings(parts: Sequence[Written], pictures: Path, file: Path | None = None)
 
 
 def trained(parts: Sequence[Written], data: str) -> dict[int, dict[str, float]]:
-    """Test accuracies of traditional fine-tuning by images a class (0: all) and source, as far as they are known."""
+    """Test accuracies of traditional fine-tuning or a replaced layer at its best cut, whichever validation chooses on a
+    draw, by images a class (0: all) and source, as far as they are known.
+    """
     found: dict[int, dict[str, float]] = {}
     for part in parts:
         which = Part(**part.about["part"])
-        known = [value for of in TRAINED if (value := accuracy(part, of)) is not None]
+        known = [keys for usual in TRAINED if (keys := chosen_of(part, usual))]
         if which.data == data and known:
-            found.setdefault(which.shots, {})[which.source] = known[0]
+            found.setdefault(which.shots, {})[which.source] = float(right(part, known[0]).mean())
     return found
 
 

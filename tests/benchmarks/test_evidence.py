@@ -157,10 +157,9 @@ def test_how_good_a_source_is_can_come_first_and_is_part_of_what_follows(
     alone = replace(where, file=tmp_path / "part.jsonl.gz", work=tmp_path / "work", chapters=design.SOURCES_ALONE)
     assert run_part(PART, alone, Clock(None))
     first = read_part(alone.file)
-    assert first.chapters == {
-        "traditional": {"contestants": {"traditional": list(draws_of(first, ("traditional", "traditional")).values())}}
-    }
-    assert draws_of(first, ("traditional", "traditional")) == draws_of(finished, ("layer", "traditional"))
+    assert list(first.chapters) == ["usual"]
+    for name in ("traditional", "replace"):
+        assert draws_of(first, ("usual", name)) == draws_of(finished, ("layer", name))
     assert run_part(PART, replace(alone, chapters=CHAPTERS), Clock(None))
     again = read_part(alone.file)
     assert again.finished_trials == finished.finished_trials
@@ -474,7 +473,7 @@ def test_the_first_paragraph_says_for_each_size_what_the_better_of_either_side_s
 ) -> None:
     parts = [a_part(number, EQUAL | found, "layer") for number in range(3)]
     # How good a source is says nothing about its layer.
-    parts += [a_part(3, {"traditional": 0.5}, "traditional")]
+    parts += [a_part(3, {"traditional": 0.5}, "usual")]
     assert f"With 5 images a class, {verdict}: {points(mean)} (" in first_paragraph(parts, tmp_path)
     assert "of 3 parts and" in first_paragraph(parts, tmp_path)
     assert "| 3, s, 5 |" not in (tmp_path / "page.md").read_text().partition("## Statistics")[0]

@@ -12,6 +12,7 @@ from toy import write_images, write_source
 import evidence_ranking
 from evidence_ranking import rankings, trained
 from evidence_records import CHAPTER, DRAWN, Written
+from inarch.launch.here import TRIAL
 from inarch.ranking.scores import SCORES
 from inarch.results.ledger import Record
 
@@ -19,12 +20,13 @@ ACCURACIES = {"one": 0.9, "two": 0.7, "three": 0.4}
 
 
 def part_of(source: str, chapter: str, accuracy: float, shots: int = 5) -> Written:
-    """Made-up records of traditional fine-tuning: one draw, 10 test images."""
-    right = np.packbits(np.arange(10) < round(10 * accuracy))
-    records = [
-        Record("chapter", CHAPTER, {"chapter": chapter, "asked": []}, {"contestants": {"traditional": ["key"]}}),
-        Record(f"{DRAWN}-key", DRAWN, {}, {"survival": None}, {"right": right}),
-    ]
+    """Made-up records of the usual ways: one draw, 10 test images; the one that validation does not choose is bad."""
+    contestants = {"traditional": ["bad"], "replace": ["good"]}
+    records = [Record("chapter", CHAPTER, {"chapter": chapter, "asked": []}, {"contestants": contestants})]
+    for key, value in (("bad", 0.1), ("good", accuracy)):
+        right = np.packbits(np.arange(10) < round(10 * value))
+        records.append(Record(f"{DRAWN}-{key}", DRAWN, {}, {"survival": None}, {"right": right}))
+        records.append(Record(key, TRIAL, {}, {"status": "finished", "validation": {"accuracy": value}}))
     return Written({"labels": [0] * 10, "part": {"data": "images", "source": source, "shots": shots}}, records)
 
 
@@ -38,8 +40,8 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_accuracies_are_those_of_traditional_fine_tuning_in_whatever_chapter() -> None:
-    parts = [part_of("one", "layer", 0.9), part_of("two", "traditional", 0.7), part_of("two", "layer", 0.8, shots=0)]
+def test_accuracies_are_those_of_the_usual_way_that_validation_chooses_in_whatever_chapter() -> None:
+    parts = [part_of("one", "layer", 0.9), part_of("two", "usual", 0.7), part_of("two", "layer", 0.8, shots=0)]
     assert trained(parts, "images") == {5: {"one": 0.9, "two": 0.7}, 0: {"two": 0.8}}
     assert trained(parts, "others") == {}
 
