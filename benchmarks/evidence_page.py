@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from evidence_defaults import defaults
 from evidence_design import CHAPTERS, DRAWS, SOURCES, TRIALS
 from evidence_figures import title
 from evidence_numbers import mean_of, settled, sides
@@ -36,6 +37,7 @@ def write_page(file: Path, parts: list[Written]) -> None:
         _head(parts),
         _open([f"{number}. {title}" for number, (title, text) in numbered if not text]),
         *(f"## {number}. {title}\n\n{text}" for number, (title, text) in numbered if text),
+        _defaults(parts),
         _statistics(),
         _record(parts),
     ]
@@ -92,6 +94,10 @@ def _advice(shots: int, parts: Sequence[Written]) -> str:
         f"With {shots or 'all'} images a class, {verdict}: {mean_cell(mean)}, settled for it in {better} of "
         f"{counted(len(pairs), 'part')} and against it in {worse}."
     )
+
+
+def _defaults(parts: Sequence[Written]) -> str:
+    return f"## Defaults of `inarch fit`, and the evidence behind each\n\n{text}" if (text := defaults(parts)) else ""
 
 
 def _statistics() -> str:

@@ -372,7 +372,7 @@ def test_the_page_begins_with_the_trials_and_their_digest_and_every_figure_is_th
     trials, name = 2 * finished.finished_trials, digest([finished, other])
     assert text.splitlines()[2] == f"{trials} finished trials; digest of their records `{name}`."
     # No scores of these sources are known, so the ninth question has no answer.
-    assert [line[3:4] for line in text.splitlines() if line.startswith("## ")] == [*"12345678", "S", "W"]
+    assert [line[3:4] for line in text.splitlines() if line.startswith("## ")] == [*"12345678", "D", "S", "W"]
     assert "without an answer so far: 9. Which score" in text
     for figure in ("layer", "depth", "rates", "ranks", "similarity"):
         assert f"(evidence/{figure}.svg)" in text

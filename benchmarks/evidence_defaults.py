@@ -1,0 +1,87 @@
+"""The defaults of `inarch fit`, and the line of evidence behind each: the last words of docs/evidence.md."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import geometric_mean
+from typing import Any
+
+import common
+from evidence_numbers import best, curve, mean_of, settled, sides
+from evidence_records import Written
+from evidence_tables import WITHOUT, Side, mean_cell, table
+from inarch.options import StudyOptions
+from inarch.plural import counted
+
+# What `benchmarks/views.py --json` wrote.
+VIEWS = common.HERE.parent / "evidence" / "views.json"
+
+
+def defaults(parts: Sequence[Written], views: Path | None = None) -> str:
+    """The text below the heading, empty where no part has its main chapter."""
+    options = StudyOptions()
+    grafts = [name for name in options.grafts if name != "replace"]
+    found = {name: text for name in grafts if (text := _against(parts, [("layer", name)], WITHOUT))}
+    if not found:
+        return ""
+    listed = "; ".join(f"*{name}* {text}" for name, text in found.items())
+    rows = [
+        ["`--grafts " + ",".join(options.grafts) + "`", f"Against the better of the two usual ways: {listed}."],
+        ["`--harmonise " + ",".join(options.harmonise) + "`", _harmonising(parts, options.harmonise)],
+        ["rates of new layers: the range test's, a third and three times of it", _rates(parts)],
+        [f"`--views {options.views}`", _views(options.views, views or VIEWS)],
+    ]
+    return table(["default", "evidence"], [[name, text or "Not measured yet."] for name, text in rows])
+
+
+def _against(parts: Sequence[Written], a: Side, b: Side) -> str:
+    pairs = [pair for part in parts if (pair := sides(part, a, b)) is not None]
+    if not pairs:
+        return ""
+    better, worse = settled(pairs)
+    return (
+        f"{mean_cell(mean_of([p.difference for p in pairs]))}, better in {better} and worse in {worse} of {len(pairs)}"
+    )
+
+
+def _harmonising(parts: Sequence[Written], chosen: Sequence[str]) -> str:
+    """What each way gains over none, for the two grafts that are compared."""
+    said = []
+    for graft in ("retain", "replace"):
+        for name in chosen:
+            text = _against(parts, [("harmonise", f"{graft}, {name}")], [("harmonise", f"{graft}, none")])
+            if name != "none" and text:
+                said.append(f"*{graft}* with {name} against none {text}")
+    return "; ".join(said) + "." if said else ""
+
+
+def _rates(parts: Sequence[Written]) -> str:
+    """Where the best of the rates lies that were tried, as a multiple of the range test's."""
+    multiples = [best(rows)["multiple"] for part in parts for rows in curve(part, "rates", "rates").values()]
+    if not multiples:
+        return ""
+    near = sum(1 / 4 < multiple < 4 for multiple in multiples)
+    return (
+        f"Of seven rates over three powers of ten validation chose one within those tried in {near} of "
+        f"{counted(len(multiples), 'case')} (a configuration in a part); the chosen multiple is "
+        f"{geometric_mean(multiples):.2g} in the geometric mean."
+    )
+
+
+def _views(chosen: int, file: Path) -> str:
+    """What so many views lose against a fresh one in every epoch."""
+    if not file.exists():
+        return ""
+    measured: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    rows = [row for row in measured if row["views"] == chosen]
+    said = [
+        f"{row['data']}, cut at the {row['place']}: {row['loss_points']:+.1f} ± {row['loss_standard_error_points']:.1f}"
+        for row in rows
+    ]
+    return (
+        f"Points of validation accuracy that fresh views gain (± one standard error): {'; '.join(said)}."
+        if said
+        else ""
+    )
