@@ -43,8 +43,9 @@ CHAPTERS = ("layer", "rates", "depth", "harmonise", "methods", "warning", "sizes
 # Those without which a question has no answer; the first one answers what the project is about.
 QUESTIONS = CHAPTERS[:6]
 MAIN = CHAPTERS[:1]
-# Traditional fine-tuning and a replaced layer alone, a beginning of `layer`: how good each source really is.
-SOURCES_ALONE = ("usual",)
+# Beginnings of `layer` with fewer contestants: how good each source really is, and the two sides of the main question.
+BEGINNINGS = ("usual", "sides")
+SOURCES_ALONE, SIDES_ALONE = BEGINNINGS[:1], BEGINNINGS[1:]
 IN_DEPTH = ("replace", "retain", "deepen")
 
 DATA = ("clothing", "landuse", "grocery")
@@ -87,13 +88,14 @@ def parts() -> list[Part]:
 
 
 def legs() -> list[tuple[Part, tuple[str, ...]]]:
-    """The order of the run: all of the cheapest part, the main question in the other first parts, how good every source
-    is with the fewest images, then the other questions in the first parts, what these lack, and all others.
+    """The order of the run: all of the cheapest part, the main question in the other first parts (its two sides where
+    all images are taken), how good every source is with the fewest images, then the other questions in the first parts,
+    what these lack, and all others.
     """
     first, every = first_parts(), parts()
     return [
         (first[0], CHAPTERS),
-        *((part, MAIN) for part in first[1:]),
+        *((part, MAIN if part.shots else SIDES_ALONE) for part in first[1:]),
         *((part, SOURCES_ALONE) for part in every if part.shots == min(filter(None, SHOTS)) and part not in first),
         *((part, QUESTIONS) for part in first[1:]),
         *((part, CHAPTERS) for part in first),
@@ -118,6 +120,7 @@ def asked(chapter: str) -> list[Asked]:
     sizes = ["-".join(map(str, size)) for size in SIZES]
     every = {
         "usual": [Asked("replace", "replace")],
+        "sides": [Asked(graft, graft) for graft in ("replace", "retain", "deepen")],
         "layer": [Asked(graft, graft) for graft in ("replace", *KEEPING, *WITHOUT_LAYER)],
         "harmonise": [
             Asked(f"{graft}, {h}", graft, harmonise=(h,)) for graft in ("retain", "replace") for h in COMPARED_HARMONISE

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from evidence_design import BEGINNINGS, MAIN
 from evidence_records import DRAWN, PREFIX, SIMILARITY, WARNING, Written
 from inarch.results.folder import TRIAL
 from inarch.results.statistics import PairedDifference, holm, paired_on_draws
@@ -45,8 +46,13 @@ def mean_of(values: Sequence[float]) -> Mean | None:
 
 
 def draws_of(part: Written, of: Named) -> dict[int, str]:
-    """Keys of the tested draws of a contestant by number; empty where it is not in a finished chapter."""
-    keys = part.chapters.get(of[0], {}).get("contestants", {}).get(of[1], [])
+    """Keys of the tested draws of a contestant by number; empty where it is not in a finished chapter.
+
+    What is asked of `layer` may stand in one of its beginnings.
+    """
+    where = (of[0], *(BEGINNINGS if of[0] == MAIN[0] else ()))
+    found = (part.chapters.get(chapter, {}).get("contestants", {}).get(of[1], []) for chapter in where)
+    keys: list[str] = next(filter(None, found), [])
     return {number: key for number, key in enumerate(keys) if key in part.right}
 
 

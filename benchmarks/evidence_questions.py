@@ -56,6 +56,7 @@ def layer(parts: Sequence[Written], pictures: Path) -> str:
     found = [(title(part), pair) for part in parts if (pair := sides(part, KEEPING, WITHOUT)) is not None]
     if not found:
         return ""
+    parts = [part for part in parts if title(part) in dict(found)]
     figures.forest(pictures / "layer.svg", found, "layer kept minus not kept, points of test accuracy")
     names = (("traditional", TRADITIONAL), ("replace", REPLACE), ("retain", RETAIN), ("deepen", DEEPEN))
     pairs = [("retain - replace", RETAIN, REPLACE), ("retain - traditional", RETAIN, TRADITIONAL),
@@ -82,12 +83,13 @@ def deepen(parts: Sequence[Written], pictures: Path) -> str:
         return ""
     if by_size:
         by_size = f"Sizes and numbers of new hidden layers, against one of 512 units:\n\n{by_size}"
-    every = accuracies_table(parts, [(name, ("layer", name)) for name in contestants_of(parts, "layer")])
+    some = [part for part in parts if "layer" in part.chapters]
+    every = accuracies_table(some, [(name, ("layer", name)) for name in contestants_of(parts, "layer")])
     text = (
         "Each graft against *replace* or traditional fine-tuning, whichever of these two validation chooses on a draw: "
         f"the graft has one try where the usual ways have two. In the last row *deepen* against *retain*. {SETTLED}"
     )
-    return "\n\n".join(some for some in (text, against, every, by_size) if some)
+    return "\n\n".join(block for block in (text, against, every, by_size) if block)
 
 
 def harmonise(parts: Sequence[Written], pictures: Path) -> str:

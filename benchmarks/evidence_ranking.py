@@ -24,8 +24,6 @@ from evidence_tables import WITHOUT, table
 from inarch.report.words import percent
 
 FILE = common.HERE.parent / "evidence" / "rankings.json"
-# The usual ways to adapt a source stand in either chapter.
-TRAINED = (WITHOUT, tuple(("usual", name) for _, name in WITHOUT))
 # Fewest sources that an order is made of.
 FEWEST = 3
 
@@ -86,9 +84,8 @@ def trained(parts: Sequence[Written], data: str) -> dict[int, dict[str, float]]:
     found: dict[int, dict[str, float]] = {}
     for part in parts:
         which = Part(**part.about["part"])
-        known = [keys for usual in TRAINED if (keys := chosen_of(part, usual))]
-        if which.data == data and known:
-            found.setdefault(which.shots, {})[which.source] = float(right(part, known[0]).mean())
+        if which.data == data and (keys := chosen_of(part, WITHOUT)):
+            found.setdefault(which.shots, {})[which.source] = float(right(part, keys).mean())
     return found
 
 
