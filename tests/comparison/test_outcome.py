@@ -55,6 +55,16 @@ def test_who_failed_is_named() -> None:
     assert "other could not be trained on every draw" in sentence([size])
 
 
+def test_contestants_that_come_out_the_same_are_named_with_the_reason_where_no_old_layer_trains() -> None:
+    size = a_size({name: {1: 0.5, 2: 0.5} for name in ("traditional", "a", "b", "c")})
+    assert "came out the same" not in sentence([size])
+    for row in size["contestants"][1:]:
+        row |= {"learning_rate": 0.0, "accuracy": 0.5, "log_loss": 1.0}
+    assert "a, b and c came out the same: tuning lets new layers alone train in all of them" in sentence([size])
+    size["contestants"][1]["graft"] = "retain"
+    assert " b and c came out the same" in sentence([size])
+
+
 def test_ranks_are_means_over_sizes_of_those_that_are_in_all_of_them() -> None:
     sizes = [
         a_size({"traditional": {1: 0.5}, "a": {1: 0.7}, "b": {1: 0.6}}),

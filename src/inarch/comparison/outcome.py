@@ -109,4 +109,18 @@ def _sentence(size: Mapping[str, Any]) -> str:
         text += f"; {rest} of {len(size['paired'])} others cannot be told from it"
     if size["failed"]:
         text += f"; {', '.join(size['failed'])} could not be trained on every draw"
-    return text.replace("; Better", "; better") + "."
+    return " ".join([text.replace("; Better", "; better") + ".", *_same(size["contestants"])])
+
+
+def _same(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence for contestants that came out the same because none of them trains what they differ in."""
+    alike: dict[tuple[Any, ...], list[str]] = {}
+    for row in rows:
+        if not row["learning_rate"]:
+            alike.setdefault((row["graft"], row["accuracy"], row["log_loss"]), []).append(row["name"])
+    return [
+        f"{', '.join(names[:-1])} and {names[-1]} came out the same: tuning lets new layers alone train in all of them, "
+        "and there they do not differ."
+        for names in alike.values()
+        if len(names) > 1
+    ]
