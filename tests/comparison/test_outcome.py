@@ -60,7 +60,7 @@ def test_contestants_that_come_out_the_same_are_named_with_the_reason_where_no_o
     assert "came out the same" not in sentence([size])
     for row in size["contestants"][1:]:
         row |= {"learning_rate": 0.0, "accuracy": 0.5, "log_loss": 1.0}
-    assert "a, b and c came out the same: tuning lets new layers alone train in all of them" in sentence([size])
+    assert "a, b and c came out the same: in all of them tuning lets new layers alone train" in sentence([size])
     size["contestants"][1]["graft"] = "retain"
     assert " b and c came out the same" in sentence([size])
 

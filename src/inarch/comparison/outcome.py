@@ -119,8 +119,8 @@ def _same(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         if not row["learning_rate"]:
             alike.setdefault((row["graft"], row["accuracy"], row["log_loss"]), []).append(row["name"])
     return [
-        f"{', '.join(names[:-1])} and {names[-1]} came out the same: tuning lets new layers alone train in all of them, "
-        "and there they do not differ."
+        f"{', '.join(names[:-1])} and {names[-1]} came out the same: in all of them tuning lets new layers alone "
+        "train, where they do not differ."
         for names in alike.values()
         if len(names) > 1
     ]
