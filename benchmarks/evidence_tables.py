@@ -9,7 +9,7 @@ from evidence_numbers import Mean, Named, accuracy, difference, mean_of, over_pa
 from evidence_records import Written
 from inarch.comparison.design import REFERENCE
 from inarch.plural import counted
-from inarch.report.words import percent, points, points_range
+from inarch.report.words import points, points_range
 from inarch.results.statistics import PairedDifference
 
 TRADITIONAL: Named = ("layer", REFERENCE)
@@ -78,9 +78,9 @@ def accuracies_table(parts: Sequence[Written], names: Sequence[tuple[str, Named]
         found = [accuracy(part, of) for _, of in names]
         known = [value for value in found if value is not None]
         if known:
-            cells = ["" if value is None else _bold(percent(value), value == max(known)) for value in found]
+            cells = ["" if value is None else _bold(f"{100 * value:.1f}", value == max(known)) for value in found]
             rows.append([title(part), *cells])
-    return table(["part", *(name for name, _ in names)], rows) if rows else ""
+    return table(["test accuracy, %", *(name for name, _ in names)], rows) if rows else ""
 
 
 def _bold(text: str, whether: bool) -> str:

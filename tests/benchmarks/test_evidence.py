@@ -497,7 +497,7 @@ def test_of_either_side_validation_chooses_draw_by_draw(finished: Written) -> No
 
 def test_the_best_accuracy_of_a_part_is_bold() -> None:
     parts = [a_part(1, {"a": 0.9, "b": 0.1})]
-    assert "| 10.0 % | **90.0 %** |" in accuracies_table(parts, [("b", ("methods", "b")), ("a", ("methods", "a"))])
+    assert "| 10.0 | **90.0** |" in accuracies_table(parts, [("b", ("methods", "b")), ("a", ("methods", "a"))])
 
 
 def a_part(number: int, accuracies: dict[str, float], chapter: str = "methods") -> Written:
