@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from program import ONE, inarch
 from toy import write_images, write_source
 
-from inarch.profile import WORK, Profile, overhead
+from inarch.profile import WORK, Profile, overhead, peak_memory
 
 
 class Hand:
@@ -71,3 +72,15 @@ def test_the_profile_of_a_study_names_its_parts_and_sums_to_its_seconds(tmp_path
     assert "where the time went" in ran.out
     assert "Outside training, evaluation and feature extraction: " in ran.said
     assert "where the time went" not in inarch(*command).out
+
+
+def test_peak_memory_is_in_bytes_and_never_falls() -> None:
+    before = peak_memory()
+    held = np.ones(16 << 20)  # 128 MiB
+    during = peak_memory()
+    del held
+    if before is None:
+        pytest.skip("this system does not count it")
+    assert during is not None
+    assert 50 << 20 < before <= during < 1 << 40
+    assert peak_memory() == pytest.approx(during)

@@ -1,7 +1,8 @@
-"""Where the time went: every moment belongs to one section, so that the sections sum to the total."""
+"""Where the time went: every moment belongs to one section, so that they sum to the total. Peak memory beside it."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -51,3 +52,14 @@ def overhead(seconds: dict[str, float]) -> float:
     """The share, from 0 to 1, of the time that was not spent on training, evaluation or feature extraction."""
     total = sum(seconds.values())
     return 1 - sum(seconds.get(name, 0.0) for name in WORK) / total if total else 0.0
+
+
+def peak_memory() -> int | None:
+    """Bytes of memory that this process held at most, as the operating system counts; None where it does not say."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts kibibytes, macOS bytes.
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -29,7 +29,7 @@ from inarch.preparation import (
     require_apart,
     same_threads_afterwards,
 )
-from inarch.profile import Profile
+from inarch.profile import Profile, peak_memory
 from inarch.report import write_report
 from inarch.results.folder import RunFolder
 from inarch.results.unknown import Known, measured
@@ -100,6 +100,7 @@ def cost(folder: RunFolder, clock: Clock, trained: int, profile: Profile) -> dic
         "source_pass_seconds": sum(r.seconds for r in folder.ledger.records(SOURCE_PASS)),
         "trials": len(trials),
         "trials_this_call": trained,
+        "peak_memory_bytes": peak_memory(),
         "profile": profile.seconds(),
         "environment": folder.ledger.get_meta("environment"),
     }

@@ -66,6 +66,7 @@ def results() -> dict[str, Any]:
         "settings": {"epochs": 8, "batch_size": 32, "label_smoothing": 0.1, "balance": None, "flip": True},
         "cost": {
             "seconds": 3605.4, "trials": 84, "training_seconds": 3000.0, "source_pass_seconds": 12.0,
+            "peak_memory_bytes": 2_139_602_944,
             "command": ["inarch", "fit", "my fruit", "--source", "toy.json", "--out", "again", "--seeds", "2"],
             "environment": {
                 "device": "cpu", "threads": 2, "versions": {"torch": "2.15.0", "timm": "1.0.31"},

@@ -190,6 +190,12 @@ def test_what_was_left_out_is_counted(results: dict[str, Any], left_out: list[st
     assert said in Page(render(Run(results | {"left_out": left_out}))).text
 
 
+def test_the_memory_that_it_took_is_said_where_it_is_known(results: dict[str, Any]) -> None:
+    assert "It held at most 1.993 GiB of memory." in Page(render(Run(results))).text
+    results["cost"]["peak_memory_bytes"] = None
+    assert "of memory" not in Page(render(Run(results))).text
+
+
 def test_a_comparison_that_could_not_be_made_says_why(results: dict[str, Any]) -> None:
     results["kept_layer"] = {
         "kept": None,

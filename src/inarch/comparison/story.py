@@ -24,7 +24,7 @@ from inarch.launch.runner import describe
 from inarch.network.source import SourceOptions
 from inarch.options import require
 from inarch.preparation import Opened, identity_of, opened, require_apart, same_threads_afterwards
-from inarch.profile import Profile
+from inarch.profile import Profile, peak_memory
 from inarch.report import write_report
 from inarch.results.comparison import COMPARISON
 from inarch.results.folder import RunFolder
@@ -67,6 +67,7 @@ def compare(
                 "training_seconds": sum(r.seconds for r in folder.ledger.records(TRIAL)),
                 "range_test_seconds": sum(r.seconds for r in folder.ledger.records(RANGE)),
                 "trials_this_call": runner.trained,
+                "peak_memory_bytes": peak_memory(),
                 "contestants": [_spent(options, runner, space, folder) for space in spaces],
                 "environment": folder.ledger.get_meta("environment"),
                 "command": command(data, source, study, source_options, "compare", options.own()),

@@ -110,6 +110,7 @@ COST: Final = object_with(
         "range_test_seconds": number(0.0),
         "source_pass_seconds": number(0.0),
         "trials_this_call": number(0, whole=True),
+        "peak_memory_bytes": optional(number(0, whole=True)),
         "contestants": list_of(map_of(number(0.0))),
         "environment": object_with({}, also={"plan": _PLAN}),
         "profile": map_of(number(0.0)),

@@ -40,6 +40,8 @@ def section(run: Run) -> Section:
         f"{counted(cost['trials'], 'trial')}: trainings of the search, which are short, and in full.",
         f"The last call took {words.duration(cost['seconds'])}{f' ({where})' if where else ''}.",
     ]
+    if memory := cost.get("peak_memory_bytes"):
+        text.append(f"It held at most {words.size(memory)} of memory.")
     if "plan" in environment:
         text.append(words.plan_sentence(environment["plan"]))
     rows = [[label, words.duration(cost[name])] for name, label in _PARTS.items() if name in cost]
