@@ -15,6 +15,7 @@ from evidence_numbers import mean_of, settled, sides
 from evidence_questions import QUESTIONS
 from evidence_records import DRAWN, Written, digest
 from evidence_tables import FEWEST, KEEPING, WITHOUT, mean_cell, table
+from inarch.network.grafts import GRAFTS
 from inarch.plural import counted
 from inarch.report.words import percent
 from intervals import FAMILY
@@ -57,13 +58,16 @@ def _head(parts: Sequence[Written]) -> str:
     )
     if not parts:
         return first + NOTHING
-    advice = [text for shots in _sizes(parts) if (text := _advice(shots, parts))]
+    by_size = [(_of_size(shots), [p for p in parts if p.about["part"]["shots"] == shots]) for shots in _sizes(parts)]
+    every = [("Over all parts", list(parts))] if len(by_size) > 1 else []
+    advice = [text for name, some in (*every, *by_size) if (text := _advice(name, some))]
     if not advice:
         return first + "No part is finished far enough to say anything yet."
+    said = " ".join([*advice, *_best_graft(parts)])
     return first + (
-        f"**If you must decide tomorrow.** {' '.join(advice)} Points of test accuracy by which what keeps the layer (a "
-        "new classifier or new layers behind it, *retain* or *deepen*) is ahead of what does not (*replace* at its own "
-        "best cut, or traditional fine-tuning); of either side what validation images choose. A part is a data set, a "
+        f"**If you must decide tomorrow.** {said} Points of test accuracy by which what keeps the layer (a new "
+        "classifier or new layers behind it, *retain* or *deepen*) is ahead of what does not (*replace* at its own best "
+        "cut, or traditional fine-tuning); of either side what validation images choose. A part is a data set, a "
         f"source network and images a class; every contestant was tuned with {TRIALS} trials and then trained on "
         f"{DRAWS} draws; intervals are 95 %, over parts. `inarch fit` tries both sides on your own images, and its "
         "report says which one won and whether that could be chance."
@@ -75,10 +79,13 @@ def _sizes(parts: Sequence[Written]) -> list[int]:
     return sorted({part.about["part"]["shots"] for part in parts}, key=lambda shots: shots or math.inf)
 
 
-def _advice(shots: int, parts: Sequence[Written]) -> str:
-    """What parts of one size say about keeping the layer, in words that follow from how many of them are settled."""
-    some = [part for part in parts if part.about["part"]["shots"] == shots]
-    pairs = [pair for part in some if (pair := sides(part, KEEPING, WITHOUT)) is not None]
+def _of_size(shots: int) -> str:
+    return f"With {shots} images a class" if shots else "With all images"
+
+
+def _advice(name: str, parts: Sequence[Written]) -> str:
+    """What these parts say about keeping the layer, in words that follow from how many of them are settled."""
+    pairs = [pair for part in parts if (pair := sides(part, KEEPING, WITHOUT)) is not None]
     if not pairs:
         return ""
     mean, (better, worse) = mean_of([pair.difference for pair in pairs]), settled(pairs)
@@ -89,15 +96,35 @@ def _advice(shots: int, parts: Sequence[Written]) -> str:
     elif worse > 2 * better and ((of_all and mean.high < 0) or worse >= max(2, len(pairs) * SETTLED_SHARE)):
         verdict = "replace the classification layer"
     else:
-        verdict = "these data do not settle whether keeping the classification layer pays"
+        verdict = "it is not settled whether keeping the classification layer pays"
     return (
-        f"With {shots or 'all'} images a class, {verdict}: {mean_cell(mean)}, settled for it in {better} of "
+        f"{name}, {verdict}: {mean_cell(mean)}, settled for it in {better} of "
         f"{counted(len(pairs), 'part')} and against it in {worse}."
     )
 
 
 def _defaults(parts: Sequence[Written]) -> str:
     return f"## Defaults of `inarch fit`, and the evidence behind each\n\n{text}" if (text := defaults(parts)) else ""
+
+
+def _best_graft(parts: Sequence[Written]) -> list[str]:
+    """A sentence on the graft that is ahead by most of those that are nowhere settled to be worse than the usual ways,
+    and on the one that keeps the layer; none where no graft was tried in enough parts.
+    """
+    found = {}
+    for graft in GRAFTS:
+        pairs = [pair for part in parts if (pair := sides(part, [("layer", graft.name)], WITHOUT)) is not None]
+        mean = mean_of([pair.difference for pair in pairs])
+        if mean is not None and mean.count >= FEWEST and not settled(pairs)[1] and graft.name != "replace":
+            found[graft] = mean
+    best = [
+        max(some, key=lambda g: found[g].value) for some in (list(found), [g for g in found if g.keeps_layer]) if some
+    ]
+    said = [f"*{g.name}* {mean_cell(found[g])} in {counted(found[g].count, 'part')}" for g in dict.fromkeys(best)]
+    if not said:
+        return []
+    keeping = f"; of those that keep the layer {said[1]}" if len(said) > 1 else ""
+    return [f"Of grafts that are nowhere settled to be worse than the usual ways, {said[0]} is ahead by most{keeping}."]
 
 
 def _statistics() -> str:

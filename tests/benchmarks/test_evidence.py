@@ -448,7 +448,7 @@ def test_contrasts_count_parts_and_say_an_interval_from_three_parts_on() -> None
 
 
 KEEP, REPLACE_IT = "keep the classification layer", "replace the classification layer"
-UNSETTLED = "these data do not settle whether keeping the classification layer pays"
+UNSETTLED = "it is not settled whether keeping the classification layer pays"
 EQUAL = {"traditional": 0.5, "replace": 0.5, "retain": 0.5, "deepen": 0.5}
 
 
@@ -477,6 +477,26 @@ def test_the_first_paragraph_says_for_each_size_what_the_better_of_either_side_s
     assert f"With 5 images a class, {verdict}: {points(mean)} (" in first_paragraph(parts, tmp_path)
     assert "of 3 parts and" in first_paragraph(parts, tmp_path)
     assert "| 3, s, 5 |" not in (tmp_path / "page.md").read_text().partition("## Statistics")[0]
+
+
+def test_the_graft_that_is_ahead_by_most_and_nowhere_worse_is_named(tmp_path: Path) -> None:
+    found = EQUAL | {"retain": 1.0, "deepen": 0.6, "da-cnn": 0.8}
+    parts = [a_part(number, found, "layer") for number in (0, 1)]
+    assert "ahead by most" not in first_paragraph(parts, tmp_path)
+    parts.append(a_part(2, found | {"retain": 0.0}, "layer"))
+    line = first_paragraph(parts, tmp_path)
+    assert (
+        "*da-cnn* +30.0 (+30.0 to +30.0) in 3 parts is ahead by most; of those that keep the layer *deepen* +10.0"
+        in line
+    )
+
+
+def test_where_there_are_several_sizes_all_parts_come_first(tmp_path: Path) -> None:
+    few, whole = (a_part(number, EQUAL | {"retain": 0.9}, "layer") for number in (0, 1))
+    whole.about["part"]["shots"] = 0
+    line = first_paragraph([few, whole], tmp_path)
+    assert f"Over all parts, {KEEP}: +40.0 (2 parts), settled for it in 2 of 2 parts" in line
+    assert f"With all images, {UNSETTLED}: +40.0 (1 part)" in line
 
 
 def test_one_settled_part_is_no_advice(tmp_path: Path) -> None:
