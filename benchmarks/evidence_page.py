@@ -66,8 +66,8 @@ def _head(parts: Sequence[Written]) -> str:
     said = " ".join([*advice, *_best_graft(parts)])
     return first + (
         f"**If you must decide tomorrow.** {said} Points of test accuracy by which what keeps the layer (a new "
-        "classifier or new layers behind it, *retain* or *deepen*) is ahead of what does not (*replace* at its own best "
-        "cut, or traditional fine-tuning); of either side what validation images choose. A part is a data set, a "
+        "classifier or new layers behind it, *retain* or *deepen*) is ahead of what does not (*replace* at its own "
+        "best cut, or traditional fine-tuning); of either side what validation images choose. A part is a data set, a "
         f"source network and images a class; every contestant was tuned with {TRIALS} trials and then trained on "
         f"{DRAWS} draws; intervals are 95 %, over parts. `inarch fit` tries both sides on your own images, and its "
         "report says which one won and whether that could be chance."
