@@ -90,11 +90,15 @@ def _advice(name: str, parts: Sequence[Written]) -> str:
         return ""
     mean, (better, worse) = mean_of([pair.difference for pair in pairs]), settled(pairs)
     assert mean is not None
-    of_all = mean.count >= FEWEST
-    if better > 2 * worse and ((of_all and mean.low > 0) or better >= max(2, len(pairs) * SETTLED_SHARE)):
+    enough = max(2, len(pairs) * SETTLED_SHARE)
+    if better >= enough and better > 2 * worse:
         verdict = "keep the classification layer"
-    elif worse > 2 * better and ((of_all and mean.high < 0) or worse >= max(2, len(pairs) * SETTLED_SHARE)):
+    elif worse >= enough and worse > 2 * better:
         verdict = "replace the classification layer"
+    elif mean.count >= FEWEST and mean.low > 0:
+        verdict = "parts speak together for keeping the classification layer, though hardly one does by itself"
+    elif mean.count >= FEWEST and mean.high < 0:
+        verdict = "parts speak together for replacing the classification layer, though hardly one does by itself"
     else:
         verdict = "it is not settled whether keeping the classification layer pays"
     return (

@@ -491,6 +491,19 @@ def test_the_graft_that_is_ahead_by_most_and_nowhere_worse_is_named(tmp_path: Pa
     )
 
 
+@pytest.mark.parametrize(("side", "word", "mean"), [("retain", "keeping", 0.1), ("replace", "replacing", -0.1)])
+def test_parts_of_which_none_is_settled_may_speak_together(side: str, word: str, mean: float, tmp_path: Path) -> None:
+    # One right image more of ten is within chance in each part, and not when it is so in all of them.
+    parts = [a_part(number, EQUAL | {side: 0.6}, "layer") for number in range(3)]
+    said = f"With 5 images a class, parts speak together for {word} the classification layer, though hardly one does"
+    line = first_paragraph(parts, tmp_path)
+    assert said in line
+    assert (
+        f"{points(mean)} ({points(mean)} to {points(mean)}), settled for it in 0 of 3 parts and against it in 0."
+        in line
+    )
+
+
 def test_where_there_are_several_sizes_all_parts_come_first(tmp_path: Path) -> None:
     few, whole = (a_part(number, EQUAL | {"retain": 0.9}, "layer") for number in (0, 1))
     whole.about["part"]["shots"] = 0
