@@ -9,9 +9,9 @@ from statistics import geometric_mean
 from typing import Any
 
 import common
-from evidence_numbers import best, curve, mean_of, settled, sides
+from evidence_numbers import best, curve, settled, sides
 from evidence_records import Written
-from evidence_tables import WITHOUT, Side, mean_cell, table
+from evidence_tables import WITHOUT, Side, parts_cell, table
 from inarch.options import StudyOptions
 from inarch.plural import counted
 
@@ -41,9 +41,7 @@ def _against(parts: Sequence[Written], a: Side, b: Side) -> str:
     if not pairs:
         return ""
     better, worse = settled(pairs)
-    return (
-        f"{mean_cell(mean_of([p.difference for p in pairs]))}, better in {better} and worse in {worse} of {len(pairs)}"
-    )
+    return f"{parts_cell(pairs)}, better in {better} and worse in {worse} of {len(pairs)}"
 
 
 def _harmonising(parts: Sequence[Written], chosen: Sequence[str]) -> str:

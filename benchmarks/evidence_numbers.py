@@ -45,6 +45,17 @@ def mean_of(values: Sequence[float]) -> Mean | None:
     return Mean(mean, mean - reach, mean + reach, count)
 
 
+def over_these(pairs: Sequence[PairedDifference]) -> tuple[float, float, float]:
+    """Mean difference of parts and its interval about these parts alone, over their draws and images.
+
+    These are taken as independent from part to part: the half-widths of their own intervals add as standard errors do.
+    """
+    mean = float(np.mean([pair.difference for pair in pairs]))
+    halves = [(pair.interval95[1] - pair.interval95[0]) / 2 for pair in pairs]
+    reach = float(np.sqrt(np.sum(np.square(halves)))) / len(pairs)
+    return mean, mean - reach, mean + reach
+
+
 def draws_of(part: Written, of: Named) -> dict[int, str]:
     """Keys of the tested draws of a contestant by number; empty where it is not in a finished chapter.
 

@@ -14,7 +14,7 @@ from evidence_figures import title
 from evidence_numbers import mean_of, settled, sides
 from evidence_questions import QUESTIONS
 from evidence_records import DRAWN, Written, digest
-from evidence_tables import FEWEST, KEEPING, WITHOUT, mean_cell, table
+from evidence_tables import FEWEST, KEEPING, WITHOUT, mean_cell, parts_cell, table
 from inarch.network.grafts import GRAFTS
 from inarch.plural import counted
 from inarch.report.words import percent
@@ -102,7 +102,7 @@ def _advice(name: str, parts: Sequence[Written]) -> str:
     else:
         verdict = "it is not settled whether keeping the classification layer pays"
     return (
-        f"{name}, {verdict}: {mean_cell(mean)}, settled for it in {better} of "
+        f"{name}, {verdict}: {parts_cell(pairs)}, settled for it in {better} of "
         f"{counted(len(pairs), 'part')} and against it in {worse}."
     )
 

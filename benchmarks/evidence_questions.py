@@ -20,7 +20,6 @@ from evidence_numbers import (
     difference,
     in_parts,
     mean_of,
-    over_parts,
     ranks,
     settled,
     sides,
@@ -43,6 +42,7 @@ from evidence_tables import (
     mean_cell,
     pair_cell,
     pairs_table,
+    parts_cell,
     table,
 )
 from inarch.comparison.design import REFERENCE
@@ -157,9 +157,10 @@ def methods(parts: Sequence[Written], pictures: Path) -> str:
     named = {of[1]: of for of in everywhere}
     rows = []
     for r in found:
-        better, worse = settled(in_parts(some, named[r.name], TRADITIONAL))
+        pairs = in_parts(some, named[r.name], TRADITIONAL)
+        (better, worse), gain = settled(pairs), "" if r.name == REFERENCE else parts_cell(pairs)
         tested = "" if math.isnan(r.p) else p_value(r.p)
-        rows.append([r.name, f"{r.rank:.1f}", mean_cell(r.difference), str(better), str(worse), tested])
+        rows.append([r.name, f"{r.rank:.1f}", gain, str(better), str(worse), tested])
     whether = "" if math.isnan(friedman) else f" Friedman's test over the parts: p {p_value(friedman)}."
     columns = [
         "method, layer replaced unless named by its graft",
@@ -200,8 +201,7 @@ def _warning(parts: Sequence[Written]) -> str:
 
 def _kept(parts: Sequence[Written], names: Sequence[str]) -> str:
     pairs = [(name, ("kept", f"{name}, retain"), ("methods", name)) for name in names]
-    shown = [(name, over_parts(parts, a, b)) for name, a, b in pairs]
-    rows = [[name, mean_cell(mean)] for name, mean in shown if mean is not None]
+    rows = [[name, parts_cell(found)] for name, a, b in pairs if (found := in_parts(parts, a, b))]
     if not rows:
         return ""
     return "The same methods with the layer retained, minus with it replaced:\n\n" + table(["method", "points"], rows)
@@ -244,7 +244,7 @@ def _by_group(parts: Sequence[Written]) -> str:
         for value in dict.fromkeys(part.about["part"][field] for part in parts):
             some = [part for part in parts if part.about["part"][field] == value]
             name = f"{value or 'all'} images a class" if field == "shots" else value
-            gains = [mean_cell(over_parts(some, kept, REPLACE)) for kept in (RETAIN, DEEPEN)]
+            gains = [parts_cell(in_parts(some, kept, REPLACE)) for kept in (RETAIN, DEEPEN)]
             rows.append([str(name), *gains])
     return table(["parts with", "retain - replace", "deepen - replace"], rows)
 

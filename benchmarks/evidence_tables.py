@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from evidence_figures import title
-from evidence_numbers import Mean, Named, accuracy, difference, mean_of, over_parts, settled, sides
+from evidence_numbers import Mean, Named, accuracy, difference, mean_of, over_parts, over_these, settled, sides
 from evidence_records import Written
 from inarch.comparison.design import REFERENCE
 from inarch.plural import counted
@@ -24,6 +24,7 @@ Side = Sequence[Named]
 KEEPING, WITHOUT = (RETAIN, DEEPEN), (REPLACE, TRADITIONAL)
 # Fewest parts over which an interval is shown: Student's over two says nothing.
 FEWEST = 3
+THESE = {1: "this part", 2: "these 2 parts"}
 
 
 def mean_cell(mean: Mean | None) -> str:
@@ -32,6 +33,14 @@ def mean_cell(mean: Mean | None) -> str:
     if mean.count < FEWEST:
         return f"{points(mean.value)} ({counted(mean.count, 'part')})"
     return f"{points(mean.value)} ({points_range([mean.low, mean.high])})"
+
+
+def parts_cell(pairs: Sequence[PairedDifference]) -> str:
+    """The mean over parts with its interval: over parts, or, of fewer than three, over draws and images of these."""
+    if len(pairs) >= FEWEST or not pairs:
+        return mean_cell(mean_of([pair.difference for pair in pairs]))
+    mean, low, high = over_these(pairs)
+    return f"{points(mean)} ({points_range([low, high])}, {THESE[len(pairs)]})"
 
 
 def pair_cell(pair: PairedDifference | None) -> str:
@@ -65,8 +74,7 @@ def contrasts_table(parts: Sequence[Written], pairs: Sequence[tuple[str, Side, S
     for name, a, b in pairs:
         if found := [pair for part in parts if (pair := sides(part, a, b)) is not None]:
             better, worse = settled(found)
-            mean = mean_of([pair.difference for pair in found])
-            rows.append([name, mean_cell(mean), str(len(found)), str(better), str(worse)])
+            rows.append([name, parts_cell(found), str(len(found)), str(better), str(worse)])
     columns = ["points of test accuracy", "mean over parts", "parts", "better in", "worse in"]
     return table(columns, rows) if rows else ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,6 +26,8 @@ from evidence_numbers import (
     critical_difference,
     difference,
     draws_of,
+    in_parts,
+    over_these,
     ranks,
     surviving,
     validation,
@@ -441,7 +444,9 @@ def test_contrasts_count_parts_and_say_an_interval_from_three_parts_on() -> None
     parts = [a_part(number, {"a": 0.9, "b": 0.1}) for number in range(3)]
     contrast = ("a - b", [("methods", "a")], [("methods", "b")])
     some, all_of_them = contrasts_table(parts[:2], [contrast]), contrasts_table(parts, [contrast])
-    assert "| a - b | +80.0 (2 parts) | 2 | 2 | 0 |" in some
+    mean, low, high = over_these(in_parts(parts[:2], ("methods", "a"), ("methods", "b")))
+    assert f"| a - b | +80.0 ({points(low)} to {points(high)}, these 2 parts) | 2 | 2 | 0 |" in some
+    assert mean == pytest.approx(0.8)
     assert "| a - b | +80.0 (+80.0 to +80.0) | 3 | 3 | 0 |" in all_of_them
     assert " | 3 | 0 | 3 |" in contrasts_table(parts, [("b - a", contrast[2], contrast[1])])
     assert contrasts_table(parts, [("a - c", [("methods", "a")], [("methods", "c")])]) == ""
@@ -508,8 +513,18 @@ def test_where_there_are_several_sizes_all_parts_come_first(tmp_path: Path) -> N
     few, whole = (a_part(number, EQUAL | {"retain": 0.9}, "layer") for number in (0, 1))
     whole.about["part"]["shots"] = 0
     line = first_paragraph([few, whole], tmp_path)
-    assert f"Over all parts, {KEEP}: +40.0 (2 parts), settled for it in 2 of 2 parts" in line
-    assert f"With all images, {UNSETTLED}: +40.0 (1 part)" in line
+    assert re.search(
+        rf"Over all parts, {KEEP}: \+40\.0 \(\S+ to \S+, these 2 parts\), settled for it in 2 of 2 parts", line
+    )
+    assert re.search(rf"With all images, {UNSETTLED}: \+40\.0 \(\S+ to \S+, this part\)", line)
+
+
+def test_the_interval_about_these_parts_adds_their_own_as_standard_errors() -> None:
+    parts = [a_part(number, {"a": 0.8, "b": 0.5}) for number in (0, 1)]
+    one, two = (in_parts(some, ("methods", "a"), ("methods", "b")) for some in (parts[:1], parts))
+    assert over_these(one)[1:] == pytest.approx(one[0].interval95)
+    half = (one[0].interval95[1] - one[0].interval95[0]) / 2
+    assert over_these(two)[2] - over_these(two)[0] == pytest.approx(half / 2**0.5)
 
 
 def test_one_settled_part_is_no_advice(tmp_path: Path) -> None:
