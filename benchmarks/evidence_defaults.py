@@ -9,7 +9,7 @@ from statistics import geometric_mean
 from typing import Any
 
 import common
-from evidence_numbers import best, curve, settled, sides
+from evidence_numbers import best, curve, settled, sides_in_parts
 from evidence_records import Written
 from evidence_tables import WITHOUT, Side, parts_cell, table
 from inarch.options import StudyOptions
@@ -37,7 +37,7 @@ def defaults(parts: Sequence[Written], views: Path | None = None) -> str:
 
 
 def _against(parts: Sequence[Written], a: Side, b: Side) -> str:
-    pairs = [pair for part in parts if (pair := sides(part, a, b)) is not None]
+    pairs = sides_in_parts(parts, a, b)
     if not pairs:
         return ""
     better, worse = settled(pairs)

@@ -17,7 +17,6 @@ from scipy import stats
 
 from evidence_design import BEGINNINGS, MAIN
 from evidence_records import DRAWN, PREFIX, SIMILARITY, WARNING, Written
-from inarch.results.folder import TRIAL
 from inarch.results.statistics import PairedDifference, holm, paired_on_draws
 
 Named = tuple[str, str]
@@ -111,18 +110,11 @@ def contestants_of(parts: Sequence[Written], chapter: str) -> list[str]:
     return list(dict.fromkeys(n for part in parts for n in part.chapters.get(chapter, {}).get("contestants", {})))
 
 
-def validation(part: Written) -> dict[str, float]:
-    """Validation accuracy of every finished trial by key."""
-    return {
-        r.key: r.outcome["validation"]["accuracy"] for r in part.of(TRIAL) if r.outcome["status"] == "finished"
-    }  # fmt: skip
-
-
 def chosen_of(part: Written, some: Sequence[Named]) -> list[str]:
     """Draw by draw the key of the contestant with the highest validation accuracy there, as a user would choose, of
     those that the part has; empty where it has none, or lacks a draw of one. Of equals the first.
     """
-    known, by_name = validation(part), [keys for of in some if (keys := draws_of(part, of))]
+    known, by_name = part.validation, [keys for of in some if (keys := draws_of(part, of))]
     numbers = sorted(set().union(*by_name))
     if any(len(keys) != len(numbers) for keys in by_name):
         return []
@@ -135,9 +127,14 @@ def sides(part: Written, a: Sequence[Named], b: Sequence[Named]) -> PairedDiffer
     return between(part, mine, its) if mine and len(mine) == len(its) else None
 
 
+def sides_in_parts(parts: Sequence[Written], a: Sequence[Named], b: Sequence[Named]) -> list[PairedDifference]:
+    """The same in all parts that have both."""
+    return [pair for part in parts if (pair := sides(part, a, b)) is not None]
+
+
 def curve(part: Written, chapter: str, field: str) -> dict[str, list[dict[str, Any]]]:
     """Rows of `depth` (field cuts) or `rates` by name, each with its test and validation accuracy over its draws."""
-    known = validation(part)
+    known = part.validation
     found: dict[str, list[dict[str, Any]]] = {}
     for row in part.chapters.get(chapter, {}).get(field, []):
         keys = [key for key in row["draws"] if key in part.right]

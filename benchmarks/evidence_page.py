@@ -11,7 +11,7 @@ from pathlib import Path
 from evidence_defaults import defaults
 from evidence_design import CHAPTERS, DRAWS, SOURCES, TRIALS
 from evidence_figures import title
-from evidence_numbers import mean_of, settled, sides
+from evidence_numbers import mean_of, settled, sides_in_parts
 from evidence_questions import QUESTIONS
 from evidence_records import DRAWN, Written, digest
 from evidence_tables import FEWEST, KEEPING, WITHOUT, mean_cell, parts_cell, table
@@ -69,8 +69,8 @@ def _head(parts: Sequence[Written]) -> str:
         "classifier or new layers behind it, *retain* or *deepen*) is ahead of what does not (*replace* at its own "
         "best cut, or traditional fine-tuning); of either side what validation images choose. A part is a data set, a "
         f"source network and images a class; every contestant was tuned with {TRIALS} trials and then trained on "
-        f"{DRAWS} draws; intervals are 95 %, over parts. `inarch fit` tries both sides on your own images, and its "
-        "report says which one won and whether that could be chance."
+        f"{DRAWS} draws; intervals are 95 %, over parts where nothing else is said. `inarch fit` tries both sides on "
+        "your own images, and its report says which one won and whether that could be chance."
     )
 
 
@@ -85,7 +85,7 @@ def _of_size(shots: int) -> str:
 
 def _advice(name: str, parts: Sequence[Written]) -> str:
     """What these parts say about keeping the layer, in words that follow from how many of them are settled."""
-    pairs = [pair for part in parts if (pair := sides(part, KEEPING, WITHOUT)) is not None]
+    pairs = sides_in_parts(parts, KEEPING, WITHOUT)
     if not pairs:
         return ""
     mean, (better, worse) = mean_of([pair.difference for pair in pairs]), settled(pairs)
@@ -117,7 +117,7 @@ def _best_graft(parts: Sequence[Written]) -> list[str]:
     """
     found = {}
     for graft in GRAFTS:
-        pairs = [pair for part in parts if (pair := sides(part, [("layer", graft.name)], WITHOUT)) is not None]
+        pairs = sides_in_parts(parts, [("layer", graft.name)], WITHOUT)
         mean = mean_of([pair.difference for pair in pairs])
         if mean is not None and mean.count >= FEWEST and not settled(pairs)[1] and graft.name != "replace":
             found[graft] = mean

@@ -53,16 +53,17 @@ SETTLED = "Better or worse in a part: its own 95 % interval does not hold zero."
 
 
 def layer(parts: Sequence[Written], pictures: Path) -> str:
-    found = [(title(part), pair) for part in parts if (pair := sides(part, KEEPING, WITHOUT)) is not None]
-    if not found:
+    known = [(part, pair) for part in parts if (pair := sides(part, KEEPING, WITHOUT)) is not None]
+    if not known:
         return ""
-    parts = [part for part in parts if title(part) in dict(found)]
+    parts = [part for part, _ in known]
+    found = [(title(part), pair) for part, pair in known]
     figures.forest(pictures / "layer.svg", found, "layer kept minus not kept, points of test accuracy")
     names = (("traditional", TRADITIONAL), ("replace", REPLACE), ("retain", RETAIN), ("deepen", DEEPEN))
     pairs = [("retain - replace", RETAIN, REPLACE), ("retain - traditional", RETAIN, TRADITIONAL),
              ("replace - traditional", REPLACE, TRADITIONAL)]  # fmt: skip
     rows = [[name, pair_cell(pair)] for name, pair in found]
-    rows.append(["**mean over parts**", mean_cell(mean_of([pair.difference for _, pair in found]))])
+    rows.append(["**mean over parts**", parts_cell([pair for _, pair in known])])
     return (
         f"{accuracies_table(parts, names)}\n\nWhat keeps the layer (*retain* or *deepen*) against what does not "
         "(*replace* or traditional fine-tuning), of either side what validation chooses, draw by draw:\n\n"

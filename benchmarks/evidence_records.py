@@ -64,6 +64,12 @@ class Written:
         }
 
     @cached_property
+    def validation(self) -> dict[str, float]:
+        """Validation accuracy of every finished trial by key."""
+        finished = (r for r in self.of(TRIAL) if r.outcome["status"] == "finished")
+        return {r.key: r.outcome["validation"]["accuracy"] for r in finished}
+
+    @cached_property
     def chapters(self) -> dict[str, dict[str, Any]]:
         """What belongs to each finished chapter; of one that was gone through again, as it was last."""
         return {record.subject["chapter"]: record.outcome for record in self.of(CHAPTER)}

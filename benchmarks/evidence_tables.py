@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from evidence_figures import title
-from evidence_numbers import Mean, Named, accuracy, difference, mean_of, over_parts, over_these, settled, sides
+from evidence_numbers import Mean, Named, accuracy, difference, mean_of, over_parts, over_these, settled, sides_in_parts
 from evidence_records import Written
 from inarch.comparison.design import REFERENCE
 from inarch.plural import counted
@@ -16,7 +16,6 @@ TRADITIONAL: Named = ("layer", REFERENCE)
 REPLACE: Named = ("layer", "replace")
 RETAIN: Named = ("layer", "retain")
 DEEPEN: Named = ("layer", "deepen")
-
 
 Side = Sequence[Named]
 """Contestants of which validation chooses one, draw by draw."""
@@ -72,7 +71,7 @@ def contrasts_table(parts: Sequence[Written], pairs: Sequence[tuple[str, Side, S
     """
     rows = []
     for name, a, b in pairs:
-        if found := [pair for part in parts if (pair := sides(part, a, b)) is not None]:
+        if found := sides_in_parts(parts, a, b):
             better, worse = settled(found)
             rows.append([name, parts_cell(found), str(len(found)), str(better), str(worse)])
     columns = ["points of test accuracy", "mean over parts", "parts", "better in", "worse in"]

@@ -30,7 +30,6 @@ from evidence_numbers import (
     over_these,
     ranks,
     surviving,
-    validation,
     warnings,
 )
 from evidence_page import write_page
@@ -534,7 +533,7 @@ def test_one_settled_part_is_no_advice(tmp_path: Path) -> None:
 
 
 def test_of_either_side_validation_chooses_draw_by_draw(finished: Written) -> None:
-    known = validation(finished)
+    known = finished.validation
     replace, traditional = (draws_of(finished, ("layer", name)) for name in ("replace", "traditional"))
     expected = [max(replace[n], traditional[n], key=lambda key: known[key]) for n in (0, 1)]
     found = chosen_of(finished, (("layer", "replace"), ("layer", "traditional")))
