@@ -8,6 +8,7 @@ from the first look at the images to the end of the last epoch, validation after
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from functools import partial
@@ -96,7 +97,11 @@ def step_speed(steps: list[float], epochs: int, images: int, batch_size: int) ->
 
 
 def from_random_tensors(network: nn.Module, machine: Machine, job: Job) -> float:
-    """Images a second of the bare training step on random tensors in memory: the most that any loader gives."""
+    """Images a second of the bare training step on random tensors in memory: the most that any loader gives.
+
+    On a copy of the network: normalisation layers learn the statistics of whatever they see in training.
+    """
+    network = copy.deepcopy(network)
     spec = job.loaded.input
     images = machine.place(torch.randn(job.batch_size, spec.channels, spec.height, spec.width))
     labels = torch.zeros(job.batch_size, dtype=torch.long, device=images.device)

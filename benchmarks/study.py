@@ -21,7 +21,7 @@ from typing import final
 
 import common
 from common import AS_COMMAND_LINE, Parts, Record
-from grid import Grid, added_up, all_grafts, cost_by_cut, sample, spread_cuts, stored_sum
+from grid import Grid, added_up, all_grafts, cost_by_cut, sample, stored_sum
 
 NETWORKS = ("mobilenetv1_025_128", "squeezenet1_1")
 BATCH_SIZE = 32
@@ -35,13 +35,11 @@ SEARCHES = ("exhaustive", "default")
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured. cuts: about how many make the grid of (a) to (c), None for all; the default search is never
-    told. sampled_cuts: of those, how many have trials that are measured. epochs: of every trial; a sampled one is
-    measured for `measured_epochs`. searched_draws: draws on which whole studies run."""
+    """How much is measured. sampled_cuts: of all cuts, how many have trials that are measured. epochs: of every trial;
+    a sampled one is measured for `measured_epochs`. searched_draws: draws on which whole studies run."""
 
     networks: tuple[str, ...]
     data_sets: tuple[str, ...]
-    cuts: int | None = None
     draws: int = 3
     searched_draws: int = 3
     sampled_cuts: int = 9
@@ -53,7 +51,7 @@ class Effort:
     image_size: int = 128
 
 
-QUICK = Effort(NETWORKS[:1], ("clothing",), cuts=8, searched_draws=1, sampled_cuts=4, epochs=6, confirmation_seeds=2)
+QUICK = Effort(NETWORKS[:1], ("clothing",), searched_draws=1, sampled_cuts=4, epochs=6, confirmation_seeds=2)
 FULL = Effort(NETWORKS, common.DATA_SETS)
 
 
@@ -82,8 +80,7 @@ class Case:
             "data": manifest, "source": self._card, "seed": draw, "image_size": self._effort.image_size,
         }  # fmt: skip
         shares = tuple(self._part(draw, "facts", "ours:facts", {"wanted": wanted})["frozen_shares"])
-        cuts = spread_cuts(len(shares) - 1, self._effort.cuts or len(shares))
-        self.grid = Grid(shares, cuts, seeds=self._effort.seeds)
+        self.grid = Grid(shares, tuple(range(len(shares))), seeds=self._effort.seeds)
         trials = sample(self.grid, self._effort.sampled_cuts, draw)
         if draw < self._effort.searched_draws:
             self._studies(draw, wanted, sorted({trial["cut"] for trial in trials}))
@@ -109,10 +106,8 @@ class Case:
         options = {"epochs": self._effort.epochs, "batch_size": BATCH_SIZE}
         stored = {"run": Path(f"{runs}-store"), "cuts": cuts, "grafts": ["retain", "joined"]}
         self._part(draw, "store", "ours:stored_trials", {"wanted": wanted | {"options": options}} | stored, ours=True)
-        every = len(self.grid.cuts) == self.grid.stages + 1
-        told = {} if every else {"cuts": ",".join(map(str, self.grid.cuts))}
-        for name, search in (("exhaustive", {"search": "exhaustive"} | told), ("default", {})):
-            options = self._options(draw) | search
+        for name in SEARCHES:
+            options = self._options(draw) | ({"search": "exhaustive"} if name == "exhaustive" else {})
             values = {"manifest": wanted["data"], "card": self._card, "run": Path(f"{runs}-{name}"), "options": options}
             self._part(draw, name, "ours:study", values, ours=True)
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from inarch import __version__
 from inarch import arguments as ask
+from inarch.consoles import console, errors
 from inarch.errors import InarchError
 from inarch.plural import counted
+from inarch.store_commands import store_app
 from inarch.texts import words
 
 if TYPE_CHECKING:
@@ -31,15 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-store_app = typer.Typer(
-    name="store", help="Look at stored activations, or remove them; a study makes again what it needs.",
-    no_args_is_help=True,
-)  # fmt: skip
 app.add_typer(store_app)
-# Names of files, classes and stages are printed as they are: nothing in them is markup.
-# What is not a terminal has no width: tables for it are as wide as they need, up to a limit.
-console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 140)
-errors = Console(stderr=True, markup=False, highlight=False)
 
 
 def print_version(wanted: bool) -> None:
@@ -305,37 +298,6 @@ def report(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> Non
     from inarch.report import write_report
 
     console.print(f"Report: {write_report(folder)}", soft_wrap=True)
-
-
-@store_app.command("list")
-def store_list(store: ask.StoreFolder = None) -> None:
-    """List what is stored for each source, cut and split: size, images, number of views, when it was last used."""
-    from inarch.features.place import readable, store_folder
-    from inarch.features.shelf import Shelf
-    from inarch.terminal import store_table
-
-    folder = store_folder(store)
-    entries = Shelf(folder).entries()
-    if entries:
-        console.print(store_table(entries))
-    total = readable(sum(entry.size for entry in entries))
-    console.print(f"{counted(len(entries), 'segment')}, {total}, in {folder}", soft_wrap=True)
-
-
-@store_app.command("clear")
-def store_clear(store: ask.StoreFolder = None) -> None:
-    """Remove everything that is stored."""
-    from inarch.features.place import readable, store_folder
-    from inarch.features.shelf import Shelf
-
-    folder = store_folder(store)
-    try:
-        removed, size = Shelf(folder).clear()
-    except OSError as error:
-        raise InarchError(
-            f"{folder} cannot be cleared: {error.strerror or error}.", "Make it writable, or remove it by hand."
-        ) from error
-    console.print(f"{counted(removed, 'segment')} removed, {readable(size)}, from {folder}", soft_wrap=True)
 
 
 def source_options(

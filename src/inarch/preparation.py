@@ -176,7 +176,7 @@ def _decided(
     def measure() -> Decision:
         progress.note("Measuring which memory format and which precision are fastest here.")
         runners = candidates(device, PRECISIONS if options.precision == AUTO else (options.precision,))
-        again = bounded(Plan(trained=runners[0][1])).recomputed
+        again = {precision: bounded(Plan(trained=precision)).recomputed for _, precision in runners}
         return measured_plan(source.network, staged, example, device, runners, again)
 
     def bounded(plan: Plan) -> Plan:

@@ -122,7 +122,7 @@ def ran(script: Any, folder: Path) -> Values:
 
 def test_study_writes_ratios_gap_and_causes(measurer: Measurer, tmp_path: Path) -> None:
     written = ran(study, tmp_path)
-    trials = 9 * 4 - 1
+    trials = 4 * len(SHARES) - 1
     assert written["default_speedup"] == pytest.approx(2 * trials * 100 / 50)
     assert written["exhaustive_speedup"] == pytest.approx(2 * trials * 100 / 200)
     assert written["choice_gap_points"] == pytest.approx(-1.0)

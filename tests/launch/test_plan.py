@@ -14,6 +14,7 @@ from workbench import LAYER, workbench
 from inarch.features.plan import PRECISIONS, Plan
 from inarch.launch.plan import ROUNDS, Candidate, Decision, candidates, decide, measured_plan, race, survivors
 from inarch.network.card import InputSpec
+from inarch.network.recomputed import through
 from inarch.network.stages import stage_network
 
 LAST, BEST = ("channels_last", "fp32"), ("channels_last", "bf16")
@@ -101,6 +102,35 @@ def test_the_default_stays_unless_another_is_faster_by_a_tenth(
     forward: dict[Candidate, float], training: dict[Candidate, float], expected: Decision
 ) -> None:
     assert decide(LAST, forward, training) == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "fp32", "bf16", "trained"),
+    [(2.9, 8, 4, "bf16"), (3.1, 8, 4, "fp32"), (2.9, 4, 4, "fp32"), (2.9, 4, 8, "fp32"), (2.6, 4, 8, "bf16")],
+)
+def test_a_precision_that_computes_fewer_stages_again_need_only_be_faster(
+    seconds: float, fp32: int, bf16: int, trained: str
+) -> None:
+    forward, training = {LAST: 1.0, BEST: 0.95}, {LAST: 3.0, BEST: seconds}
+    found = decide(LAST, forward, training, {"fp32": fp32, "bf16": bf16})
+    assert found.plan == Plan(trained=trained)
+
+
+@pytest.mark.usefixtures("bf16_here")
+def test_every_precision_is_measured_with_the_stages_that_it_computes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = toy_network().eval()
+    staged = stage_network(network, LAYER, torch.zeros(2, 3, SIDE, SIDE))
+    parts: dict[torch.dtype, set[int]] = {}
+
+    def counted(given: list[torch.nn.Module], x: torch.Tensor) -> torch.Tensor:
+        found = through(given, x)
+        parts.setdefault(found.dtype, set()).add(len(given))
+        return found
+
+    monkeypatch.setattr("inarch.launch.plan.through", counted)
+    wanted = {"fp32": 2, "bf16": 1}
+    measured_plan(network, staged, torch.zeros(8, 3, SIDE, SIDE), "cpu", candidates("cpu"), wanted)
+    assert parts == {torch.float32: {3}, torch.bfloat16: {2}}
 
 
 def test_what_was_asked_for_is_not_compared_with_what_was_not_measured() -> None:

@@ -2,7 +2,8 @@
 
 Candidates run in turn, and their shortest times count, since whatever disturbs a machine only adds. First a glance at
 a small batch drops a memory format that is hopeless, then the forward pass of frozen stages and a training step of the
-whole network are measured at the study's batch and image size. The default stays unless another is faster by a tenth.
+whole network are measured at the study's batch and image size, each with as many stages computed again as it must for
+its memory. The default stays unless another is faster by a tenth, or as fast where it computes fewer stages again.
 
 Not among the candidates: `torch.compile`, which took 16 to 63 seconds to warm up and seldom won on processors, and
 smaller batches for the frozen pass, which gained nothing (docs/lab-notebook.md).
@@ -71,16 +72,19 @@ def candidates(device: str, precisions: Sequence[str] = PRECISIONS) -> list[Cand
 
 
 def measured_plan(
-    network: nn.Module, staged: Stages, images: Tensor, device: str, runners: Sequence[Candidate], recomputed: int = 0
-) -> Decision:
+    network: nn.Module, staged: Stages, images: Tensor, device: str, runners: Sequence[Candidate],
+    recomputed: Mapping[str, int] | None = None,
+) -> Decision:  # fmt: skip
     """Measures the `runners` on `images` [batch, channels, height, width] and decides.
 
-    recomputed: stages that steps compute again, as in `Plan`. Where there are any, half of the images are enough:
-    measuring must not take the memory that a study is to do without, and in a bad format a step may take twice of it.
-    The network's weights, buffers and modes, and the random state, are as before afterwards.
+    recomputed: by precision the stages that steps compute again, as in `Plan`; none where nothing is said. Where there
+    are any, half of the images are enough: measuring must not take the memory that a study is to do without, and in
+    a bad format a step may take twice of it. The network's weights, buffers and modes, and the random state, are as
+    before afterwards.
     """
+    recomputed = {precision: (recomputed or {}).get(precision, 0) for _, precision in runners}
     with rehearsing(network, staged, device, recomputed) as rehearsal:
-        if recomputed:
+        if any(recomputed.values()):
             images = images[: max(2, len(images) // 2)]
         few = images[: max(2, len(images) // GLANCE)]
         # In one precision: a small batch does not show what another gains, since converting the weights takes its time.
@@ -88,7 +92,7 @@ def measured_plan(
         left = {memory_format for memory_format, _ in survivors(race(formats, lambda r: rehearsal.forward(r, few)))}
         forward = race([r for r in runners if r[0] in left], lambda runner: rehearsal.forward(runner, images))
         training = race(survivors(forward), lambda runner: rehearsal.step(runner, images))
-    return decide(runners[0], forward, training)
+    return decide(runners[0], forward, training, recomputed)
 
 
 def race(
@@ -130,12 +134,16 @@ def survivors(times: Times) -> list[Candidate]:
     return [r for r, seconds in times.items() if r == first or (seconds <= HOPELESS * best and seconds < math.inf)]
 
 
-def decide(default: Candidate, forward: Times, training: Times) -> Decision:
+def decide(
+    default: Candidate, forward: Times, training: Times, recomputed: Mapping[str, int] | None = None
+) -> Decision:
     """The plan with the least time for a forward pass and a training step, each in its own precision, if it is faster
-    than the default by the margin; so too a precision other than the first of its memory format."""
+    than the default by the margin; so too a precision other than the first of its memory format. A precision in which
+    steps compute fewer stages again, so that they take less memory, need only be faster.
+    """
     plans = {}
     for memory_format in dict.fromkeys(f for f, _ in training):
-        frozen, trained = (_fastest(times, memory_format) for times in (forward, training))
+        frozen, trained = _fastest(forward, memory_format), _fastest(training, memory_format, recomputed)
         plans[frozen, trained] = forward[frozen] + training[trained]
     (frozen, trained), least = next(iter(plans.items()))
     for pair, seconds in plans.items():
@@ -147,11 +155,12 @@ def decide(default: Candidate, forward: Times, training: Times) -> Decision:
     return Decision(plan, _gain(forward, default, frozen), _gain(training, default, trained))
 
 
-def _fastest(times: Times, memory_format: str) -> Candidate:
-    """The first candidate of a memory format, or one that beats it by the margin."""
+def _fastest(times: Times, memory_format: str, recomputed: Mapping[str, int] | None = None) -> Candidate:
+    """The first candidate of a memory format, or one that beats it by the margin, or that beats it with less memory."""
     rivals = [runner for runner in times if runner[0] == memory_format]
-    best = min(rivals, key=lambda runner: times[runner])
-    return best if times[best] * MARGIN < times[rivals[0]] else rivals[0]
+    first, best = rivals[0], min(rivals, key=lambda runner: times[runner])
+    lighter = recomputed is not None and recomputed[best[1]] < recomputed[first[1]]
+    return best if times[best] * (1 if lighter else MARGIN) < times[first] else first
 
 
 def _gain(times: Times, default: Candidate, chosen: Candidate) -> float | None:
@@ -164,11 +173,14 @@ def _gain(times: Times, default: Candidate, chosen: Candidate) -> float | None:
 class _Rehearsal:
     """The two kinds of work of a study, on images that only look like some; returns the seconds that they took."""
 
-    def __init__(self, network: nn.Module, staged: Stages, device: str, recomputed: int) -> None:
+    def __init__(self, network: nn.Module, staged: Stages, device: str, recomputed: Mapping[str, int]) -> None:
         last = len(staged.stages)
         self._network, self._device = network, device
         self._frozen = staged.segment(0, max(1, last - 1))
-        self._parts = [*(staged.segment(k, k + 1) for k in range(recomputed)), staged.segment(recomputed, last)]
+        self._parts = {
+            precision: [*(staged.segment(k, k + 1) for k in range(number)), staged.segment(number, last)]
+            for precision, number in recomputed.items()
+        }
 
     def forward(self, runner: Candidate, images: Tensor) -> float:
         machine, pixels = self._made_ready(runner, images)
@@ -181,11 +193,12 @@ class _Rehearsal:
     def step(self, runner: Candidate, images: Tensor) -> float:
         machine, pixels = self._made_ready(runner, images)
         labels = torch.zeros(len(images), dtype=torch.long, device=pixels.device)
-        for part in self._parts:
+        parts = self._parts[runner[1]]
+        for part in parts:
             part.train()
         start = self._now()
         with machine.autocast():
-            logits = through(self._parts, pixels)
+            logits = through(parts, pixels)
         F.cross_entropy(logits.float(), labels).backward()
         seconds = self._now() - start
         self._network.zero_grad(set_to_none=True)
@@ -204,14 +217,16 @@ class _Rehearsal:
 
 
 @contextmanager
-def rehearsing(network: nn.Module, staged: Stages, device: str, recomputed: int = 0) -> Iterator[_Rehearsal]:
+def rehearsing(
+    network: nn.Module, staged: Stages, device: str, recomputed: Mapping[str, int] | None = None
+) -> Iterator[_Rehearsal]:
     """Whatever is done to the network within, it is on the processor and as before afterwards; so is random state."""
     weights = {name: value.clone() for name, value in network.state_dict().items()}
     modes = {module: module.training for module in network.modules()}
     accelerators = [torch.device(device)] if torch.device(device).type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=accelerators):
-            yield _Rehearsal(network, staged, device, recomputed)
+            yield _Rehearsal(network, staged, device, recomputed or {})
     finally:
         network.zero_grad(set_to_none=True)
         network.to("cpu").to(memory_format=torch.contiguous_format)
