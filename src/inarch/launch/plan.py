@@ -3,7 +3,8 @@
 Candidates run in turn, and their shortest times count, since whatever disturbs a machine only adds. First a glance at
 a small batch drops a memory format that is hopeless, then the forward pass of frozen stages and a training step of the
 whole network are measured at the study's batch and image size, each with as many stages computed again as it must for
-its memory. The default stays unless another is faster by a tenth, or as fast where it computes fewer stages again.
+its memory. The default stays unless another is faster by a tenth; as fast is enough for one that computes fewer stages
+again, and so takes less memory.
 
 Not among the candidates: `torch.compile`, which took 16 to 63 seconds to warm up and seldom won on processors, and
 smaller batches for the frozen pass, which gained nothing (docs/lab-notebook.md).
@@ -29,10 +30,12 @@ from inarch.network.stages import Stages
 
 # By how much a candidate must beat the default: less is within what other work does to a short measurement.
 MARGIN = 1.1
-# A candidate that takes so many times as long as the best leaves the race.
-HOPELESS = 2.0
-# Fewest and most rounds of a race, and the seconds after which no round begins once the fewest are run.
-ROUNDS = (3, 20)
+# A candidate that takes so many times as long as the best leaves the race; one that takes so many times as long forward
+# is not measured in training steps, which are dear.
+HOPELESS, BEHIND = 2.0, 1.3
+# Fewest and most rounds of a race, and the seconds after which no round begins once the fewest are run. With three,
+# chance put one of two that are equally fast a tenth ahead where steps are long.
+ROUNDS = (5, 20)
 SECONDS = 1.5
 # The share of a batch that a first glance takes.
 GLANCE = 8
@@ -91,7 +94,7 @@ def measured_plan(
         formats = [runner for runner in runners if runner[1] == runners[0][1]]
         left = {memory_format for memory_format, _ in survivors(race(formats, lambda r: rehearsal.forward(r, few)))}
         forward = race([r for r in runners if r[0] in left], lambda runner: rehearsal.forward(runner, images))
-        training = race(survivors(forward), lambda runner: rehearsal.step(runner, images))
+        training = race(survivors(forward, BEHIND), lambda runner: rehearsal.step(runner, images))
     return decide(runners[0], forward, training, recomputed)
 
 
@@ -128,18 +131,18 @@ def _can(runner: Candidate, run: Callable[[Candidate], float]) -> bool:
     return True
 
 
-def survivors(times: Times) -> list[Candidate]:
-    """The candidates that are not hopeless, and the first."""
+def survivors(times: Times, hopeless: float = HOPELESS) -> list[Candidate]:
+    """The candidates that take less than `hopeless` times as long as the best, and the first."""
     first, best = next(iter(times)), min(times.values())
-    return [r for r, seconds in times.items() if r == first or (seconds <= HOPELESS * best and seconds < math.inf)]
+    return [r for r, seconds in times.items() if r == first or (seconds <= hopeless * best and seconds < math.inf)]
 
 
 def decide(
     default: Candidate, forward: Times, training: Times, recomputed: Mapping[str, int] | None = None
 ) -> Decision:
     """The plan with the least time for a forward pass and a training step, each in its own precision, if it is faster
-    than the default by the margin; so too a precision other than the first of its memory format. A precision in which
-    steps compute fewer stages again, so that they take less memory, need only be faster.
+    than the default by the margin; so too a precision other than the first of its memory format. One in which steps
+    compute fewer stages again, so that they take less memory, must only not be slower by the margin.
     """
     plans = {}
     for memory_format in dict.fromkeys(f for f, _ in training):
@@ -156,11 +159,17 @@ def decide(
 
 
 def _fastest(times: Times, memory_format: str, recomputed: Mapping[str, int] | None = None) -> Candidate:
-    """The first candidate of a memory format, or one that beats it by the margin, or that beats it with less memory."""
+    """The first candidate of a memory format, one that beats it by the margin, or one that is about as fast with fewer
+    stages computed again."""
     rivals = [runner for runner in times if runner[0] == memory_format]
-    first, best = rivals[0], min(rivals, key=lambda runner: times[runner])
-    lighter = recomputed is not None and recomputed[best[1]] < recomputed[first[1]]
-    return best if times[best] * (1 if lighter else MARGIN) < times[first] else first
+    first = rivals[0]
+
+    def least_gain(rival: Candidate) -> float:
+        lighter = recomputed is not None and recomputed[rival[1]] < recomputed[first[1]]
+        return 1 / MARGIN if lighter else MARGIN
+
+    better = [rival for rival in rivals[1:] if times[rival] * least_gain(rival) < times[first]]
+    return min(better, key=lambda rival: times[rival], default=first)
 
 
 def _gain(times: Times, default: Candidate, chosen: Candidate) -> float | None:
