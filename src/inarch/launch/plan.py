@@ -3,8 +3,8 @@
 Candidates run in turn, and their shortest times count, since whatever disturbs a machine only adds. First a glance at
 a small batch drops a memory format that is hopeless, then the forward pass of frozen stages and a training step of the
 whole network are measured at the study's batch and image size, each with as many stages computed again as it must for
-its memory. The default stays unless another is faster by a tenth; as fast is enough for one that computes fewer stages
-again, and so takes less memory.
+its memory. The default stays unless another is faster by a tenth; about as fast is enough for one that computes fewer
+stages again, and so takes less memory.
 
 Not among the candidates: `torch.compile`, which took 16 to 63 seconds to warm up and seldom won on processors, and
 smaller batches for the frozen pass, which gained nothing (docs/lab-notebook.md).
@@ -30,6 +30,8 @@ from inarch.network.stages import Stages
 
 # By how much a candidate must beat the default: less is within what other work does to a short measurement.
 MARGIN = 1.1
+# By how much one that computes fewer stages again, and so takes less memory, may be slower.
+LIGHTER = 1.25
 # A candidate that takes so many times as long as the best leaves the race; one that takes so many times as long forward
 # is not measured in training steps, which are dear.
 HOPELESS, BEHIND = 2.0, 1.3
@@ -142,7 +144,7 @@ def decide(
 ) -> Decision:
     """The plan with the least time for a forward pass and a training step, each in its own precision, if it is faster
     than the default by the margin; so too a precision other than the first of its memory format. One in which steps
-    compute fewer stages again, so that they take less memory, must only not be slower by the margin.
+    compute fewer stages again, so that they take less memory, must only be about as fast.
     """
     plans = {}
     for memory_format in dict.fromkeys(f for f, _ in training):
@@ -166,7 +168,7 @@ def _fastest(times: Times, memory_format: str, recomputed: Mapping[str, int] | N
 
     def least_gain(rival: Candidate) -> float:
         lighter = recomputed is not None and recomputed[rival[1]] < recomputed[first[1]]
-        return 1 / MARGIN if lighter else MARGIN
+        return 1 / LIGHTER if lighter else MARGIN
 
     better = [rival for rival in rivals[1:] if times[rival] * least_gain(rival) < times[first]]
     return min(better, key=lambda rival: times[rival], default=first)
