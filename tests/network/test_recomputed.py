@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -143,6 +144,18 @@ def test_every_method_trains_the_same_with_stages_computed_again(tmp_path: Path,
             states.append(bench.restore(trial).state_dict())
     for name, value in states[0].items():
         assert torch.equal(states[1][name], value), name
+
+
+def test_counting_holds_nothing_of_what_it_counted() -> None:
+    def tensors() -> int:
+        gc.collect()
+        return sum(issubclass(type(found), Tensor) for found in gc.get_objects())
+
+    staged, example = staged_toy(), images()
+    before = tensors()
+    kept_bytes(staged, example, nullcontext())
+    assert tensors() == before
+
 
 
 def test_what_a_step_keeps_is_counted_as_the_step_keeps_it() -> None:

@@ -68,19 +68,20 @@ def kept_bytes(staged: Stages, images: Tensor, autocast: AbstractContextManager[
     found = []
     x = images.detach()
     for index in range(len(staged.stages)):
-        # By storage: what several operations keep lies there once.
-        kept: dict[int, Tensor] = {}
+        # By storage: what several operations keep lies there once. Sizes alone, and detached: what holds a value that
+        # an operation made holds the operation, which holds this hook, and nothing of it would ever be freed.
+        kept: dict[int, int] = {}
 
-        def keep(value: Tensor, kept: dict[int, Tensor] = kept) -> Tensor:
-            place = value.untyped_storage().data_ptr()
-            if place not in own:
-                kept[place] = value
-            return value
+        def keep(value: Tensor, kept: dict[int, int] = kept) -> Tensor:
+            storage = value.untyped_storage()
+            if storage.data_ptr() not in own:
+                kept[storage.data_ptr()] = storage.nbytes()
+            return value.detach()
 
         segment = staged.segment(index, index + 1).train()
         with torch.enable_grad(), autocast, saved_tensors_hooks(keep, lambda value: value):
             x = segment(x.requires_grad_(x.is_floating_point()))
-        found.append(sum(value.untyped_storage().nbytes() for value in kept.values()))
+        found.append(sum(kept.values()))
         x = x.detach()
     return found
 
