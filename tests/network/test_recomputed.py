@@ -157,7 +157,6 @@ def test_counting_holds_nothing_of_what_it_counted() -> None:
     assert tensors() == before
 
 
-
 def test_what_a_step_keeps_is_counted_as_the_step_keeps_it() -> None:
     staged = staged_toy()
     counted = kept_bytes(staged, images(), nullcontext())
