@@ -48,6 +48,10 @@ BEGINNINGS = ("usual", "sides")
 SOURCES_ALONE, SIDES_ALONE = BEGINNINGS[:1], BEGINNINGS[1:]
 IN_DEPTH = ("replace", "retain", "deepen")
 
+# What the rates of old layers are ratios of: the rate of traditional fine-tuning's new classifier. In chapters that do
+# not name it they were ratios of each graft's own new layers' rate.
+OLD_LAYERS = "traditional"
+
 DATA = ("clothing", "landuse", "grocery")
 # Sources, and the side of their images where it is smaller than what the network was trained on (224), for speed.
 SOURCES: dict[str, int | None] = {

@@ -125,9 +125,12 @@ class _Runner:
     def run(self, chapter: str) -> bool:
         """Everything of a chapter that is missing, and the record that says what belongs to it; False if it is there.
 
-        A chapter that was finished when fewer methods or grafts were known is gone through again for the others.
+        A chapter that was finished when fewer methods or grafts were known, or in another way, is gone through again.
         """
-        subject = {"chapter": chapter, "asked": design.names(chapter, self._space, self._start.staged)}
+        subject = {
+            "chapter": chapter, "asked": design.names(chapter, self._space, self._start.staged),
+            "old_layers": design.OLD_LAYERS,
+        }  # fmt: skip
         key = f"{CHAPTER}-{digest(subject)}"
         if self._folder.ledger.get(key) is not None:
             return False

@@ -19,6 +19,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from evidence_design import OLD_LAYERS
 from inarch.errors import RunFolderError
 from inarch.launch.here import RANGE
 from inarch.plural import counted
@@ -73,6 +74,12 @@ class Written:
     def chapters(self) -> dict[str, dict[str, Any]]:
         """What belongs to each finished chapter; of one that was gone through again, as it was last."""
         return {record.subject["chapter"]: record.outcome for record in self.of(CHAPTER)}
+
+    @property
+    def chapters_of_old(self) -> list[str]:
+        """Chapters whose old layers were tuned in another way than they are now."""
+        now = {r.subject["chapter"]: r.subject.get("old_layers") == OLD_LAYERS for r in self.of(CHAPTER)}
+        return [chapter for chapter, as_now in now.items() if not as_now]
 
     @property
     def finished_trials(self) -> int:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from inarch.network.grafts import graft_class
-from inarch.search.space import FAILED, MULTIPLES, PROBE_MULTIPLES, RATIOS, Result, Space, Track
+from inarch.search.space import FAILED, MULTIPLES, PROBE_MULTIPLES, RATIOS, TRADITIONAL, Result, Space, Track
 from inarch.training.trial import Trial
 
 History = Mapping[str, Result]
@@ -113,7 +113,7 @@ def finer_cuts(space: Space, track: Track, history: History) -> Iterator[Trial]:
 def search_trial(space: Space, track: Track, cut: int, history: History, ratio: float | None = None) -> Trial:
     """A trial of a track at its own multiple of the range test's rate, the one that did best at its deepest cut.
 
-    ratio: of old to new rate; None for the one that all tracks begin with (`first_ratio`).
+    ratio: as in `RATIOS`; None for the one that all tracks begin with (`first_ratio`).
     """
     ratio = first_ratio(space, track, history) if ratio is None else ratio
     return space.trial(track, cut, ratio=ratio, multiple=best_multiple(space, track, history))
@@ -128,16 +128,15 @@ def coarse_trials(space: Space, track: Track, history: History) -> list[Trial]:
 def first_ratio(space: Space, track: Track, history: History) -> float:
     """The ratio that brings the old layers' rate nearest, as a factor, to the best one of the traditional round.
 
-    What new layers bear differs between grafts by a factor of more than 100, what the old ones bear hardly does: with
-    one ratio for all, grafts would be compared by how well it happened to suit their old layers (docs/lab-notebook.md).
+    It is that round's own ratio unless the track's multiple differs from the one that did best there.
     """
     tried = traditional(space, history)
     found = [result for trial in tried if (result := history.get(trial.key)) and result.accuracy >= 0]
     if not found:
         return RATIOS[0]
     wanted = max(found, key=lambda r: r.merit).trial.learning_rate
-    new = space.rates[track.configuration] * best_multiple(space, track, history)
-    return min(RATIOS, key=lambda ratio: abs(math.log(new * ratio / wanted)))
+    beside = space.rates[TRADITIONAL] * best_multiple(space, track, history)
+    return min(RATIOS, key=lambda ratio: abs(math.log(beside * ratio / wanted)))
 
 
 def best_multiple(space: Space, track: Track, history: History) -> float:

@@ -10,8 +10,10 @@ from functools import cached_property, lru_cache
 from inarch.network.grafts import Configuration, graft_class
 from inarch.training.trial import TrainingSettings, Trial
 
-# Ratios of the old layers' rate to the new layers' rate. The first is that of "Growing a Brain" (arXiv 1907.07844),
-# where new layers learn ten times as fast; every configuration gets the same grid.
+# Ratios of the old layers' rate to the rate of the new classifier in traditional fine-tuning, whatever the graft: what
+# new layers bear differs by a factor of more than 100 between grafts, what old ones bear hardly does
+# (docs/lab-notebook.md). The first is that of "Growing a Brain" (arXiv 1907.07844), where new layers learn ten times as
+# fast.
 RATIOS = (0.1, 0.01, 1.0)
 # Multiples of the rate found by the range test: every track tries the first three where only new layers train, which
 # is cheap, and goes on with the best of them; the linear probe, which has no cuts to search, tries all.
@@ -60,7 +62,7 @@ class Space:
     """Everything that fixes the trials of a study, apart from what they find.
 
     stages: of the source network, the classification layer last. proposal: tracks that may be chosen. rates: of new
-    layers for each configuration, from its range test.
+    layers for each configuration, from its range test; traditional fine-tuning's among them.
     """
 
     stages: int
@@ -128,7 +130,8 @@ class Space:
         wanted = (track, cut, ratio, multiple, in_full)
         if wanted not in self._trials:
             new = float(f"{self.rates[track.configuration] * multiple:.6g}")
-            old = float(f"{new * ratio:.6g}") if cut < self.deepest(track.configuration) else 0.0
+            beside = float(f"{self.rates[TRADITIONAL] * multiple:.6g}")
+            old = float(f"{beside * ratio:.6g}") if cut < self.deepest(track.configuration) else 0.0
             settings = self.settings if in_full else self.search_settings
             self._trials[wanted] = Trial(
                 track.configuration, cut, track.method, old, new, self.seed, settings, shots=self.shots
