@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evidence_defaults import defaults
-from evidence_design import BEGINNINGS, CHAPTERS, DRAWS, MAIN, SOURCES, TRIALS
+from evidence_design import CHAPTERS, DRAWS, MAIN, SIDES_ALONE, SOURCES, TRIALS
 from evidence_figures import title
 from evidence_numbers import mean_of, settled, sides_in_parts
 from evidence_questions import QUESTIONS
@@ -21,7 +21,7 @@ from inarch.report.words import percent
 from intervals import FAMILY
 
 INTERVALS = Path(__file__).resolve().parent.parent / "evidence" / "intervals.json"
-MAIN_CHAPTERS = {*MAIN, *BEGINNINGS}
+BOTH_SIDES = {*MAIN, *SIDES_ALONE}
 # The share of parts, and at least two, that must be settled one way for the first paragraph to say so; by chance 0.025.
 SETTLED_SHARE = 0.25
 NOTHING = (
@@ -65,27 +65,25 @@ def _head(parts: Sequence[Written]) -> str:
     if not advice:
         return first + "No part is finished far enough to say anything yet."
     said = " ".join([*advice, *_best_graft(parts)])
-    return (
-        first
-        + (
-            f"**If you must decide tomorrow.** {said} Points of test accuracy by which what keeps the layer (a new "
-            "classifier or new layers behind it, *retain* or *deepen*) is ahead of what does not (*replace* at its own "
-            "best cut, or traditional fine-tuning); of either side what validation images choose. A part is a data set, a "
-            f"source network and images a class; every contestant was tuned with {TRIALS} trials and then trained on "
-            f"{DRAWS} draws; intervals are 95 %, over parts where nothing else is said. `inarch fit` tries both sides on "
-            "your own images, and its report says which one won and whether that could be chance."
-        )
-        + _earlier(parts)
+    explained = (
+        f"**If you must decide tomorrow.** {said} Points of test accuracy by which what keeps the layer (a new "
+        "classifier or new layers behind it, *retain* or *deepen*) is ahead of what does not (*replace* at its own "
+        "best cut, or traditional fine-tuning); of either side what validation images choose. A part is a data set, a "
+        f"source network and images a class; every contestant was tuned with {TRIALS} trials and then trained on "
+        f"{DRAWS} draws; intervals are 95 %, over parts where nothing else is said. `inarch fit` tries both sides on "
+        "your own images, and its report says which one won and whether that could be chance."
     )
+    return first + explained + _earlier(parts)
 
 
 def _earlier(parts: Sequence[Written]) -> str:
     """Where the main question was still answered with old layers tuned in the earlier way."""
-    count = sum(bool(MAIN_CHAPTERS & set(part.chapters_of_old)) for part in parts)
+    answering = [part for part in parts if BOTH_SIDES & set(part.chapters)]
+    count = sum(bool(BOTH_SIDES & set(part.chapters_of_old)) for part in answering)
     if not count:
         return ""
     return (
-        f" In {count} of {counted(len(parts), 'part')} old layers were still tuned at fixed ratios of what the new "
+        f" In {count} of {counted(len(answering), 'part')} old layers were still tuned at fixed ratios of what the new "
         "layers of each graft bear, which holds back what reads raw source logits (*retain*, *joined*): it is hard to "
         "bear for new layers there, and not for old ones. These parts are being run again."
     )

@@ -19,7 +19,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from evidence_design import OLD_LAYERS
+from evidence_design import BEGINNINGS, CHAPTERS, OLD_LAYERS
 from inarch.errors import RunFolderError
 from inarch.launch.here import RANGE
 from inarch.plural import counted
@@ -32,6 +32,7 @@ FORMAT = 1
 DRAWN, WARNING, CHAPTER, SIMILARITY = "drawn", "warning", "chapter", "similarity"
 KINDS = (RANGE, TRIAL, DRAWN, WARNING, CHAPTER, SIMILARITY)
 RIGHT = "right"
+TRAINING_OLD_LAYERS = [chapter for chapter in (*BEGINNINGS, *CHAPTERS) if chapter != "rates"]
 REMEDY = (
     "To go on from the file, delete the run folder or name another with --out; to go on in the run folder, move the "
     "file away."
@@ -79,7 +80,7 @@ class Written:
     def chapters_of_old(self) -> list[str]:
         """Chapters whose old layers were tuned in another way than they are now."""
         now = {r.subject["chapter"]: r.subject.get("old_layers") == OLD_LAYERS for r in self.of(CHAPTER)}
-        return [chapter for chapter, as_now in now.items() if not as_now]
+        return [chapter for chapter in TRAINING_OLD_LAYERS if not now.get(chapter, True)]
 
     @property
     def finished_trials(self) -> int:

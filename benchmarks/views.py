@@ -26,7 +26,7 @@ from ours import Wanted, in_study, trial_of
 
 NETWORK = "mobilenetv1_025_128"
 GRAFT = "retain"
-# Old layers learn at a tenth of the new layers' rate, as in the search's first ratio.
+# Old layers learn at a tenth of the new layers' rate, as in "Growing a Brain".
 RATIO = 0.1
 # How many standard errors a loss may be away from nothing and count as noise.
 NOISE = 2.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,8 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What is measured: `FOUND` at first, then `OTHER`. Holds the candidates of each measurement."""
     asked: list[Any] = []
 
-    def measure(network: Any, staged: Any, images: Any, device: str, runners: Any, recomputed: int) -> Decision:
-        asked.append((tuple(images.shape), device, runners))
+    def measure(network: Any, staged: Any, images: Any, device: str, runners: Any, recomputed: Any) -> Decision:
+        asked.append((tuple(images.shape), device, runners, recomputed))
         return FOUND if len(asked) == 1 else OTHER
 
     monkeypatch.setattr("inarch.preparation.measured_plan", measure)
@@ -90,7 +91,7 @@ def test_what_was_measured_is_said_recorded_reported_and_part_of_every_trial(
     assert sentence in " ".join((tmp_path / "run" / "report.html").read_text().split())
     subjects = [json.loads(row[3]) for row in rows(tmp_path / "run") if row[2] == "trial"]
     assert {(s["settings"]["precision"], s["settings"]["frozen_precision"]) for s in subjects} == {("fp32", "bf16")}
-    assert measured == [((16, 3, 16, 16), "cpu", measured[0][2])]
+    assert [(shape, device) for shape, device, *_ in measured] == [((16, 3, 16, 16), "cpu")]
     assert len(measured[0][2]) == 4
 
 
@@ -125,6 +126,32 @@ def test_a_tight_budget_of_memory_changes_what_is_said_of_the_plan_and_no_result
     assert "Execution plan" not in finished(fit("tight")).said
 
 
+def test_every_precision_is_measured_with_the_stages_that_its_memory_takes(
+    fit: Fit, measured: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bounded(plan: Plan, *_: object) -> Plan:
+        return replace(plan, recomputed={"fp32": 2, "bf16": 1}[plan.trained])
+
+    monkeypatch.setattr("inarch.preparation.within_budget", bounded)
+    finished(fit("run"))
+    assert [recomputed for *_, recomputed in measured] == [{"fp32": 2, "bf16": 1}]
+
+
+def test_a_precision_in_which_the_network_cannot_be_counted_is_not_measured(
+    fit: Fit, measured: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bounded(plan: Plan, *_: object) -> Plan:
+        if plan.trained == "bf16":
+            raise RuntimeError("index_add_(): self (Float) and source (BFloat16) must have the same scalar type")
+        return plan
+
+    monkeypatch.setattr("inarch.preparation.within_budget", bounded)
+    finished(fit("run"))
+    ((_, _, runners, recomputed),) = measured
+    assert {precision for _, precision in runners} == {"fp32"}
+    assert recomputed == {"fp32": 0}
+
+
 def test_a_run_goes_on_with_its_recorded_plan_whatever_the_cache_says(
     fit: Fit, measured: list[Any], tmp_path: Path
 ) -> None:
@@ -157,7 +184,7 @@ def test_another_batch_or_image_size_or_number_of_threads_is_measured_for_itself
             with pytest.raises(StopHereError):
                 fit(f"{name}{number}", *options)
         assert len(measured) == number
-    assert [shape for shape, _, _ in measured[:3]] == [(16, 3, 16, 16), (8, 3, 16, 16), (16, 3, 20, 20)]
+    assert [shape for shape, *_ in measured[:3]] == [(16, 3, 16, 16), (8, 3, 16, 16), (16, 3, 20, 20)]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

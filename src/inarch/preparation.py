@@ -176,8 +176,15 @@ def _decided(
     def measure() -> Decision:
         progress.note("Measuring which memory format and which precision are fastest here.")
         runners = candidates(device, PRECISIONS if options.precision == AUTO else (options.precision,))
-        again = {precision: bounded(Plan(trained=precision)).recomputed for _, precision in runners}
-        return measured_plan(source.network, staged, example, device, runners, again)
+        again = {}
+        for precision in dict.fromkeys(precision for _, precision in runners):
+            try:
+                again[precision] = bounded(Plan(trained=precision)).recomputed
+            except RuntimeError:  # an operation of this network has no version for this precision
+                if precision == runners[0][1]:
+                    raise
+        able = [runner for runner in runners if runner[1] in again]
+        return measured_plan(source.network, staged, example, device, able, again)
 
     def bounded(plan: Plan) -> Plan:
         return within_budget(plan, source.network, staged, example, device)

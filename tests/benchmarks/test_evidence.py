@@ -20,7 +20,7 @@ import evidence_part
 import evidence_run
 import evidence_source
 from evidence_cost import minutes
-from evidence_design import Part
+from evidence_design import OLD_LAYERS, Part
 from evidence_numbers import (
     chosen_of,
     critical_difference,
@@ -545,6 +545,19 @@ def test_of_either_side_validation_chooses_draw_by_draw(finished: Written) -> No
 def test_the_best_accuracy_of_a_part_is_bold() -> None:
     parts = [a_part(1, {"a": 0.9, "b": 0.1})]
     assert "| 10.0 | **90.0** |" in accuracies_table(parts, [("b", ("methods", "b")), ("a", ("methods", "a"))])
+
+
+def test_the_page_says_where_old_layers_were_tuned_the_earlier_way(tmp_path: Path) -> None:
+    now = a_part(1, {"replace": 0.5, "traditional": 0.4, "retain": 0.6}, "sides")
+    now.records[0].subject["old_layers"] = OLD_LAYERS
+    earlier = a_part(2, {"replace": 0.5, "traditional": 0.4, "retain": 0.6}, "sides")
+    usual = a_part(3, {"replace": 0.5, "traditional": 0.4}, "usual")
+    assert [part.chapters_of_old for part in (now, earlier, usual)] == [[], ["sides"], ["usual"]]
+    assert a_part(4, {"x": 0.5}, "rates").chapters_of_old == []
+    write_page(tmp_path / "page.md", [now, earlier, usual])
+    assert "In 1 of 2 parts old layers were still tuned" in (tmp_path / "page.md").read_text(encoding="utf-8")
+    write_page(tmp_path / "page.md", [now])
+    assert "still tuned" not in (tmp_path / "page.md").read_text(encoding="utf-8")
 
 
 def a_part(number: int, accuracies: dict[str, float], chapter: str = "methods") -> Written:

@@ -117,6 +117,15 @@ def test_a_precision_that_computes_fewer_stages_again_need_only_be_as_fast(
     assert found.plan == Plan(trained=trained)
 
 
+def test_nothing_heavy_wins_by_beating_what_was_taken_because_it_is_lighter() -> None:
+    forward, training = (
+        {LAST: 1.0, BEST: 0.95, ROW: 1.05, ROW_BF16: 1.2},
+        {LAST: 3.0, BEST: 3.7, ROW: 3.15, ROW_BF16: 5.0},
+    )
+    found = decide(LAST, forward, training, {"fp32": 8, "bf16": 0})
+    assert found.plan == Plan(trained="bf16")
+
+
 @pytest.mark.usefixtures("bf16_here")
 def test_every_precision_is_measured_with_the_stages_that_it_computes_again(monkeypatch: pytest.MonkeyPatch) -> None:
     network = toy_network().eval()

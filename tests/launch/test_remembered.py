@@ -53,8 +53,8 @@ def test_what_was_measured_once_is_known_and_another_subject_is_not() -> None:
         lambda text: "",
         lambda text: text[: len(text) // 2],
         lambda text: "[]",
-        lambda text: '{"format": 1, "plans": []}',
-        lambda text: text.replace('"format": 1', '"format": 99'),
+        lambda text: '{"format": 2, "plans": []}',
+        lambda text: text.replace('"format": 2', '"format": 99'),
         lambda text: text.replace("contiguous", "sideways"),
         lambda text: text.replace("1.9", '"fast"'),
         lambda text: text.replace("1.9", "-1"),
@@ -71,7 +71,7 @@ def test_a_damaged_file_is_measured_anew_and_whole_afterwards(cache: Path, damag
     second = Decision(Plan(), 1.0, 1.0)
     assert remembered(SUBJECT, once(second), silent) == second
     assert remembered(SUBJECT, never, silent) == second
-    assert json.loads(file.read_text())["format"] == 1
+    assert json.loads(file.read_text())["format"] == 2
 
 
 def test_a_damaged_entry_costs_no_other(cache: Path) -> None:

@@ -17,6 +17,7 @@ from inarch.methods import Method, ParameterGroup, make_method
 from inarch.methods.gradual import Gradual
 from inarch.methods.layer_decay import LayerDecay
 from inarch.methods.lp_ft import LPFT
+from inarch.methods.method import Rates
 from inarch.methods.rifle import RIFLE
 from inarch.methods.wise_ft import WiSEFT
 from inarch.network.adapted import AdaptedNetwork
@@ -61,6 +62,13 @@ def test_lp_ft_trains_new_layers_alone_first_and_then_all_at_the_rate_of_old_one
         old = 0.0 if step < 10 else 0.01 * cosine((step - 10) / 10)
         new = 0.1 * cosine(step / 10) if step < 10 else old
         assert rates_at(groups, step) == pytest.approx([old, new])
+
+
+def test_in_the_second_phase_of_lp_ft_new_layers_learn_no_faster_than_they_bear() -> None:
+    network, method = adapted("retain", 1), LPFT(probe=0.5)
+    method.prepare(network, a_task(network, epochs=2, batches=10))
+    groups = method.groups(network, Rates(0.3, 0.003, 0.0))
+    assert rates_at(groups, 10) == pytest.approx([0.3, 0.003])
 
 
 def test_lp_ft_lets_batch_normalisation_and_dropout_of_old_layers_rest_while_it_probes() -> None:

@@ -15,7 +15,7 @@ from toy import SIDE, toy_network
 from workbench import LAYER, workbench
 
 from inarch.features.plan import Plan
-from inarch.launch.memory import within_budget
+from inarch.launch.memory import BACKWARD, BUDGET, budget_in, within_budget
 from inarch.methods import METHODS
 from inarch.network.adapted import AdaptedNetwork, stage
 from inarch.network.card import InputSpec
@@ -173,6 +173,19 @@ def test_what_a_step_keeps_is_counted_as_the_step_keeps_it() -> None:
 def test_as_few_stages_are_computed_again_as_the_budget_takes(budget: int, stages: int) -> None:
     # None: 100. One: its input of 5, 40 + 15, or its own 45 while it is computed again. Two: 5 + 20 + 15, or 45.
     assert stages_to_recompute([45, 40, 15], [5, 20, 10], budget) == stages
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 8])
+def test_what_a_batch_of_any_size_keeps_follows_from_two_counts(batch: int) -> None:
+    staged, example = staged_toy(), InputSpec(3, SIDE, SIDE, (0.5,) * 3, (0.5,) * 3).example(batch)
+    kept = sum(kept_bytes(staged, example.to(memory_format=torch.channels_last), nullcontext()))
+    assert within_budget(Plan(), staged.network, staged, example, "cpu", budget=kept).recomputed == 0
+    assert within_budget(Plan(), staged.network, staged, example, "cpu", budget=kept - 1).recomputed == 1
+
+
+def test_in_bf16_a_step_may_keep_more_for_its_backward_pass_adds_less() -> None:
+    assert budget_in("fp32") == BUDGET
+    assert budget_in("bf16") == BUDGET + BACKWARD // 2
 
 
 def test_a_plan_within_the_budget_leaves_the_network_as_it_was() -> None:

@@ -118,6 +118,15 @@ def test_every_track_begins_with_old_layers_at_the_best_traditional_rate_whateve
             assert trial.learning_rate == pytest.approx(0.03 * best)
 
 
+def test_trials_with_old_layers_at_rates_that_the_search_does_not_try_are_not_looked_at() -> None:
+    space = a_space(RETAIN)
+    track = space.proposal[0]
+    asked = space.trial(track, 4)
+    other = replace(asked, learning_rate=2 * asked.learning_rate)
+    history = {trial.key: Result(trial, 0.9, 0.1) for trial in (asked, other)}
+    assert [r.trial for r in track_results(track, space, history)] == [asked]
+
+
 @pytest.mark.parametrize("search", SEARCHES)
 def test_whatever_contends_gets_the_same_rule_of_rates(search: str) -> None:
     space = a_space(search=search)

@@ -12,7 +12,8 @@ from inarch.network.adapted import AdaptedNetwork
 @final
 @dataclass(frozen=True)
 class ProbeFirst:
-    """The first `probe` steps train new layers alone, at their rate; the others everything, at the old layers' rate.
+    """The first `probe` steps train new layers alone, at their rate; the others everything, at the old layers' rate
+    (new layers at their own where that is lower).
 
     Each phase has the loop's schedule for itself. Where no old layer trains there is one phase, plain training.
     """
@@ -27,8 +28,8 @@ class ProbeFirst:
         return cls(some_for_both if network.old_parameters() else task.steps, task)
 
     def groups(self, network: AdaptedNetwork, rates: Rates) -> list[ParameterGroup]:
-        # What was new is no longer new in the second phase, and learns like everything else.
-        ratio = rates.old / rates.new
+        # What was new is no longer new in the second phase, and learns like everything else; not faster than it bears.
+        ratio = min(rates.old / rates.new, 1.0)
 
         def old(step: int) -> float:
             return 0.0 if step < self.probe else self.task.schedule(step - self.probe, self.task.steps - self.probe)

@@ -15,8 +15,8 @@ can be cut (`inarch stages`); maps are averaged over the image, tokens over the 
 own FC6 and FC7 that way. Old units get no inputs from new ones, so the source network's activations stay what they are.
 
 What harmonises is the paper's normalisation where it is `l2` or `l2-10`: each block L2-normalised, with a learned scale
-for each channel that starts at 20 or 10 (the paper: between the two). New layers learn ten times as fast as old ones,
-which is the first ratio that a search tries. Default sizes are among those that the paper has for an FC7 of 4096 units.
+for each channel that starts at 20 or 10 (the paper: between the two). In the paper new layers learn ten times as
+fast as old ones; here the ratio is searched. Default sizes are among those that the paper has for an FC7 of 4096 units.
 """
 
 from __future__ import annotations

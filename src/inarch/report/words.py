@@ -108,7 +108,8 @@ def plan_sentence(plan: Mapping[str, Any]) -> str:
         return f"{text}.{again}"
     if gains["frozen"] == gains["trained"] == 1.0:
         return f"{text}: nothing else that was measured is faster by a tenth.{again}"
-    return f"{text}, as measured against channels last in fp32.{again}"
+    lighter = " It takes less memory than fp32." if plan["trained"] != "fp32" and gains["trained"] < 1 else ""
+    return f"{text}, as measured against channels last in fp32.{lighter}{again}"
 
 
 def _recomputed(stages: int) -> str:

@@ -171,16 +171,18 @@ def traditional_trials(space: Space, history: History) -> list[Trial]:
 
 
 def track_results(track: Track, space: Space, history: History) -> list[Result]:
-    """Finished trials of the search that belong to a track, at cuts that it may stand at and at the rate that probed
-    best, all with the same epochs.
+    """Finished trials of the search that belong to a track, at cuts that it may stand at and at rates that follow from
+    the one that probed best, all with the same epochs.
     """
-    cuts = space.cuts(track)
-    rate = space.trial(track, cuts[-1], multiple=best_multiple(space, track, history)).new_layer_learning_rate
+    cuts, multiple = space.cuts(track), best_multiple(space, track, history)
+    rate = space.trial(track, cuts[-1], multiple=multiple).new_layer_learning_rate
+    old_rates = {space.trial(track, cut, ratio=r, multiple=multiple).learning_rate for cut in cuts for r in RATIOS}
     return [
         r for r in history.values()
         if (r.trial.configuration, r.trial.method) == (track.configuration, track.method)
         and r.trial.seed == space.seed and r.trial.settings == space.search_settings
-        and r.trial.new_layer_learning_rate == rate and r.trial.cut in cuts and r.accuracy >= 0
+        and r.trial.new_layer_learning_rate == rate and r.trial.learning_rate in old_rates
+        and r.trial.cut in cuts and r.accuracy >= 0
     ]  # fmt: skip
 
 

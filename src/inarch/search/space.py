@@ -10,7 +10,7 @@ from functools import cached_property, lru_cache
 from inarch.network.grafts import Configuration, graft_class
 from inarch.training.trial import TrainingSettings, Trial
 
-# Ratios of the old layers' rate to the rate of the new classifier in traditional fine-tuning, whatever the graft: what
+# Ratios of the old layers' rate to that of the new classifier in traditional fine-tuning, at the same multiple: what
 # new layers bear differs by a factor of more than 100 between grafts, what old ones bear hardly does
 # (docs/lab-notebook.md). The first is that of "Growing a Brain" (arXiv 1907.07844), where new layers learn ten times as
 # fast.
