@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evidence_defaults import defaults
-from evidence_design import CHAPTERS, DRAWS, MAIN, SIDES_ALONE, SOURCES, TRIALS
+from evidence_design import CHAPTERS, DRAWS, SOURCES, TRIALS
 from evidence_figures import title
 from evidence_numbers import mean_of, settled, sides_in_parts
 from evidence_questions import QUESTIONS
@@ -21,7 +21,6 @@ from inarch.report.words import percent
 from intervals import FAMILY
 
 INTERVALS = Path(__file__).resolve().parent.parent / "evidence" / "intervals.json"
-BOTH_SIDES = {*MAIN, *SIDES_ALONE}
 # The share of parts, and at least two, that must be settled one way for the first paragraph to say so; by chance 0.025.
 SETTLED_SHARE = 0.25
 NOTHING = (
@@ -73,20 +72,7 @@ def _head(parts: Sequence[Written]) -> str:
         f"{DRAWS} draws; intervals are 95 %, over parts where nothing else is said. `inarch fit` tries both sides on "
         "your own images, and its report says which one won and whether that could be chance."
     )
-    return first + explained + _earlier(parts)
-
-
-def _earlier(parts: Sequence[Written]) -> str:
-    """Where the main question was still answered with old layers tuned in the earlier way."""
-    answering = [part for part in parts if BOTH_SIDES & set(part.chapters)]
-    count = sum(bool(BOTH_SIDES & set(part.chapters_of_old)) for part in answering)
-    if not count:
-        return ""
-    return (
-        f" In {count} of {counted(len(answering), 'part')} old layers were still tuned at fixed ratios of what the new "
-        "layers of each graft bear, which holds back what reads raw source logits (*retain*, *joined*): it is hard to "
-        "bear for new layers there, and not for old ones. These parts are being run again."
-    )
+    return first + explained
 
 
 def _sizes(parts: Sequence[Written]) -> list[int]:

@@ -32,6 +32,7 @@ FORMAT = 1
 DRAWN, WARNING, CHAPTER, SIMILARITY = "drawn", "warning", "chapter", "similarity"
 KINDS = (RANGE, TRIAL, DRAWN, WARNING, CHAPTER, SIMILARITY)
 RIGHT = "right"
+# In `rates` new layers train alone.
 TRAINING_OLD_LAYERS = [chapter for chapter in (*BEGINNINGS, *CHAPTERS) if chapter != "rates"]
 REMEDY = (
     "To go on from the file, delete the run folder or name another with --out; to go on in the run folder, move the "

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, final
 
 import torch
@@ -42,6 +43,8 @@ SECONDS = 1.5
 # The share of a batch that a first glance takes.
 GLANCE = 8
 
+# By precision, how many stages a training step computes again; none where nothing is said.
+NONE_AGAIN: Mapping[str, int] = MappingProxyType({})
 # A memory format and a precision. In a list of candidates the first is the default.
 Candidate = tuple[str, str]
 Times = Mapping[Candidate, float]
@@ -78,16 +81,14 @@ def candidates(device: str, precisions: Sequence[str] = PRECISIONS) -> list[Cand
 
 def measured_plan(
     network: nn.Module, staged: Stages, images: Tensor, device: str, runners: Sequence[Candidate],
-    recomputed: Mapping[str, int] | None = None,
+    recomputed: Mapping[str, int] = NONE_AGAIN,
 ) -> Decision:  # fmt: skip
     """Measures the `runners` on `images` [batch, channels, height, width] and decides.
 
-    recomputed: by precision the stages that steps compute again, as in `Plan`; none where nothing is said. Where there
-    are any, half of the images are enough: measuring must not take the memory that a study is to do without, and in
-    a bad format a step may take twice of it. The network's weights, buffers and modes, and the random state, are as
-    before afterwards.
+    recomputed: by precision the stages that steps compute again, as in `Plan`. Where there are any, half of the images
+    are enough: measuring must not take the memory that a study is to do without, and in a bad format a step may take
+    twice of it. The network's weights, buffers and modes, and the random state, are as before afterwards.
     """
-    recomputed = {precision: (recomputed or {}).get(precision, 0) for _, precision in runners}
     with rehearsing(network, staged, device, recomputed) as rehearsal:
         if any(recomputed.values()):
             images = images[: max(2, len(images) // 2)]
@@ -139,9 +140,7 @@ def survivors(times: Times, hopeless: float = HOPELESS) -> list[Candidate]:
     return [r for r, seconds in times.items() if r == first or (seconds <= hopeless * best and seconds < math.inf)]
 
 
-def decide(
-    default: Candidate, forward: Times, training: Times, recomputed: Mapping[str, int] | None = None
-) -> Decision:
+def decide(default: Candidate, forward: Times, training: Times, recomputed: Mapping[str, int] = NONE_AGAIN) -> Decision:
     """The plan with the least time for a forward pass and a training step, each in its own precision, if it is faster
     than the default by the margin; so too a precision other than the first of its memory format. One in which steps
     compute fewer stages again, so that they take less memory, may be slower by `LIGHTER`.
@@ -162,14 +161,14 @@ def decide(
     return Decision(plan, _gain(forward, default, frozen), _gain(training, default, trained))
 
 
-def _fastest(times: Times, memory_format: str, recomputed: Mapping[str, int] | None = None) -> Candidate:
+def _fastest(times: Times, memory_format: str, recomputed: Mapping[str, int] = NONE_AGAIN) -> Candidate:
     """The first candidate of a memory format, one that beats it by the margin, or one that computes fewer stages again
     and is not much slower."""
     rivals = [runner for runner in times if runner[0] == memory_format]
     first = rivals[0]
 
     def least_gain(rival: Candidate) -> float:
-        lighter = recomputed is not None and recomputed[rival[1]] < recomputed[first[1]]
+        lighter = recomputed.get(rival[1], 0) < recomputed.get(first[1], 0)
         return 1 / LIGHTER if lighter else MARGIN
 
     better = [rival for rival in rivals[1:] if times[rival] * least_gain(rival) < times[first]]
@@ -187,13 +186,8 @@ class _Rehearsal:
     """The two kinds of work of a study, on images that only look like some; returns the seconds that they took."""
 
     def __init__(self, network: nn.Module, staged: Stages, device: str, recomputed: Mapping[str, int]) -> None:
-        last = len(staged.stages)
-        self._network, self._device = network, device
-        self._frozen = staged.segment(0, max(1, last - 1))
-        self._parts = {
-            precision: [*(staged.segment(k, k + 1) for k in range(number)), staged.segment(number, last)]
-            for precision, number in recomputed.items()
-        }
+        self._network, self._staged, self._device, self._recomputed = network, staged, device, recomputed
+        self._frozen = staged.segment(0, max(1, len(staged.stages) - 1))
 
     def forward(self, runner: Candidate, images: Tensor) -> float:
         machine, pixels = self._made_ready(runner, images)
@@ -206,7 +200,8 @@ class _Rehearsal:
     def step(self, runner: Candidate, images: Tensor) -> float:
         machine, pixels = self._made_ready(runner, images)
         labels = torch.zeros(len(images), dtype=torch.long, device=pixels.device)
-        parts = self._parts[runner[1]]
+        staged, number = self._staged, self._recomputed.get(runner[1], 0)
+        parts = [*(staged.segment(k, k + 1) for k in range(number)), staged.segment(number, len(staged.stages))]
         for part in parts:
             part.train()
         start = self._now()
@@ -231,7 +226,7 @@ class _Rehearsal:
 
 @contextmanager
 def rehearsing(
-    network: nn.Module, staged: Stages, device: str, recomputed: Mapping[str, int] | None = None
+    network: nn.Module, staged: Stages, device: str, recomputed: Mapping[str, int] = NONE_AGAIN
 ) -> Iterator[_Rehearsal]:
     """Whatever is done to the network within, it is on the processor and as before afterwards; so is random state."""
     weights = {name: value.clone() for name, value in network.state_dict().items()}
@@ -239,7 +234,7 @@ def rehearsing(
     accelerators = [torch.device(device)] if torch.device(device).type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=accelerators):
-            yield _Rehearsal(network, staged, device, recomputed or {})
+            yield _Rehearsal(network, staged, device, recomputed)
     finally:
         network.zero_grad(set_to_none=True)
         network.to("cpu").to(memory_format=torch.contiguous_format)

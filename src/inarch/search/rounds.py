@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from inarch.network.grafts import graft_class
-from inarch.search.space import FAILED, MULTIPLES, PROBE_MULTIPLES, RATIOS, TRADITIONAL, Result, Space, Track
+from inarch.search.space import FAILED, MULTIPLES, PROBE_MULTIPLES, RATIOS, Result, Space, Track
 from inarch.training.trial import Trial
 
 History = Mapping[str, Result]
@@ -135,8 +135,8 @@ def first_ratio(space: Space, track: Track, history: History) -> float:
     if not found:
         return RATIOS[0]
     wanted = max(found, key=lambda r: r.merit).trial.learning_rate
-    beside = space.rates[TRADITIONAL] * best_multiple(space, track, history)
-    return min(RATIOS, key=lambda ratio: abs(math.log(beside * ratio / wanted)))
+    multiple = best_multiple(space, track, history)
+    return min(RATIOS, key=lambda ratio: abs(math.log(space.old_layer_rate(ratio, multiple) / wanted)))
 
 
 def best_multiple(space: Space, track: Track, history: History) -> float:
@@ -176,7 +176,7 @@ def track_results(track: Track, space: Space, history: History) -> list[Result]:
     """
     cuts, multiple = space.cuts(track), best_multiple(space, track, history)
     rate = space.trial(track, cuts[-1], multiple=multiple).new_layer_learning_rate
-    old_rates = {space.trial(track, cut, ratio=r, multiple=multiple).learning_rate for cut in cuts for r in RATIOS}
+    old_rates = {0.0, *(space.old_layer_rate(ratio, multiple) for ratio in RATIOS)}
     return [
         r for r in history.values()
         if (r.trial.configuration, r.trial.method) == (track.configuration, track.method)

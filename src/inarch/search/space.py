@@ -130,13 +130,17 @@ class Space:
         wanted = (track, cut, ratio, multiple, in_full)
         if wanted not in self._trials:
             new = float(f"{self.rates[track.configuration] * multiple:.6g}")
-            beside = float(f"{self.rates[TRADITIONAL] * multiple:.6g}")
-            old = float(f"{beside * ratio:.6g}") if cut < self.deepest(track.configuration) else 0.0
+            old = self.old_layer_rate(ratio, multiple) if cut < self.deepest(track.configuration) else 0.0
             settings = self.settings if in_full else self.search_settings
             self._trials[wanted] = Trial(
                 track.configuration, cut, track.method, old, new, self.seed, settings, shots=self.shots
             )
         return self._trials[wanted]
+
+    def old_layer_rate(self, ratio: float, multiple: float) -> float:
+        """That of every trial with these two at which old layers train, whatever its graft."""
+        new = float(f"{self.rates[TRADITIONAL] * multiple:.6g}")
+        return float(f"{new * ratio:.6g}")
 
     def in_full(self, trial: Trial) -> Trial:
         """A trial of the search with all epochs: what is confirmed, tested and delivered."""
