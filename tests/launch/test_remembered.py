@@ -12,7 +12,7 @@ from filelock import FileLock
 from inarch.features.plan import Plan
 from inarch.launch import remembered as module
 from inarch.launch.plan import Decision
-from inarch.launch.remembered import remembered, this_processor
+from inarch.launch.remembered import FORMAT, remembered, this_processor
 from inarch.results.cache import cache_folder
 
 SUBJECT = {"processor": "abacus", "threads": 2, "input": [3, 16, 16]}
@@ -53,8 +53,8 @@ def test_what_was_measured_once_is_known_and_another_subject_is_not() -> None:
         lambda text: "",
         lambda text: text[: len(text) // 2],
         lambda text: "[]",
-        lambda text: '{"format": 2, "plans": []}',
-        lambda text: text.replace('"format": 2', '"format": 99'),
+        lambda text: f'{{"format": {FORMAT}, "plans": []}}',
+        lambda text: text.replace(f'"format": {FORMAT}', '"format": 99'),
         lambda text: text.replace("contiguous", "sideways"),
         lambda text: text.replace("1.9", '"fast"'),
         lambda text: text.replace("1.9", "-1"),
@@ -71,7 +71,7 @@ def test_a_damaged_file_is_measured_anew_and_whole_afterwards(cache: Path, damag
     second = Decision(Plan(), 1.0, 1.0)
     assert remembered(SUBJECT, once(second), silent) == second
     assert remembered(SUBJECT, never, silent) == second
-    assert json.loads(file.read_text())["format"] == 2
+    assert json.loads(file.read_text())["format"] == FORMAT
 
 
 def test_a_damaged_entry_costs_no_other(cache: Path) -> None:

@@ -153,13 +153,13 @@ def test_counting_holds_nothing_of_what_it_counted() -> None:
 
     staged, example = staged_toy(), images()
     before = tensors()
-    kept_bytes(staged, example, nullcontext())
+    kept_bytes(staged, example, nullcontext)
     assert tensors() == before
 
 
 def test_what_a_step_keeps_is_counted_as_the_step_keeps_it() -> None:
     staged = staged_toy()
-    counted = kept_bytes(staged, images(), nullcontext())
+    counted = kept_bytes(staged, images(), nullcontext)
     network = adapted("retain", 0, 0)
     own = sum(v.untyped_storage().nbytes() for v in network.suffix.state_dict().values())
     # The stages' inputs are counted with both neighbours, and a graft is not counted.
@@ -178,7 +178,7 @@ def test_as_few_stages_are_computed_again_as_the_budget_takes(budget: int, stage
 @pytest.mark.parametrize("batch", [1, 2, 3, 8])
 def test_what_a_batch_of_any_size_keeps_follows_from_two_counts(batch: int) -> None:
     staged, example = staged_toy(), InputSpec(3, SIDE, SIDE, (0.5,) * 3, (0.5,) * 3).example(batch)
-    kept = sum(kept_bytes(staged, example.to(memory_format=torch.channels_last), nullcontext()))
+    kept = sum(kept_bytes(staged, example.to(memory_format=torch.channels_last), nullcontext))
     assert within_budget(Plan(), staged.network, staged, example, "cpu", budget=kept).recomputed == 0
     assert within_budget(Plan(), staged.network, staged, example, "cpu", budget=kept - 1).recomputed == 1
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from inarch.features.plan import Plan
+from inarch.network.depthwise import quick_gradients
 
 
 @dataclass(frozen=True)
@@ -20,10 +23,13 @@ class Machine:
     plan: Plan = field(default_factory=Plan)
     threads: int = 1
 
-    def autocast(self, *, frozen: bool = False) -> torch.autocast:
+    @contextmanager
+    def autocast(self, *, frozen: bool = False) -> Iterator[None]:
         """The context of forward passes: through `frozen` stages ahead of the stored cut, or through all behind it."""
         precision = self.plan.frozen if frozen else self.plan.trained
-        return torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16, enabled=precision == "bf16")
+        kind = torch.device(self.device).type
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16"), quick_gradients():
+            yield
 
     def place(self, pixels: Tensor) -> Tensor:
         """Pixels [images, channels, height, width] on the device, in the memory format of the plan."""

@@ -46,7 +46,7 @@ def within_budget(
     machine = Machine(device, plan)
     with rehearsing(network, staged, device):
         network.to(memory_format=plan.layout)
-        few, more = (kept_bytes(staged, machine.place(_as_many(images, n)), machine.autocast()) for n in COUNTED)
+        few, more = (kept_bytes(staged, machine.place(_as_many(images, n)), machine.autocast) for n in COUNTED)
     times = (len(images) - COUNTED[0]) / (COUNTED[1] - COUNTED[0])
     kept = [round(a + (b - a) * times) for a, b in zip(few, more, strict=True)]
     item = 2 if plan.trained == "bf16" else 4

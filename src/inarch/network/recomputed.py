@@ -8,14 +8,15 @@ stages. Nothing changes by it, bit for bit: not the output, the gradients, the b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
+from inarch.network.depthwise import quick_gradients
 from inarch.network.stages import Stages
 
 
@@ -36,14 +37,15 @@ def computed_again(stage: nn.Module, x: Tensor) -> Tensor:
         for module, name, value in before:
             module._buffers[name] = value
         try:
-            yield
+            with quick_gradients():
+                yield
         finally:
             # Put back, not copied back: autograd refuses buffers that were written since the forward pass.
             for module, name, value in now:
                 module._buffers[name] = value
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), as_before()
+        return quick_gradients(), as_before()
 
     # To the end, not only as far as needed: that would leave hooks of methods half-way through a layer.
     with set_checkpoint_early_stop(False):
@@ -58,7 +60,7 @@ def through(parts: Sequence[nn.Module], x: Tensor) -> Tensor:
     return rest(x)
 
 
-def kept_bytes(staged: Stages, images: Tensor, autocast: AbstractContextManager[object]) -> list[int]:
+def kept_bytes(staged: Stages, images: Tensor, autocast: Callable[[], AbstractContextManager[object]]) -> list[int]:
     """Bytes that a training step on `images` keeps for its backward pass at each stage, its input counted in.
 
     Counted, not measured, so the same everywhere. Runs the network in training mode, which moves the statistics of its
@@ -79,7 +81,7 @@ def kept_bytes(staged: Stages, images: Tensor, autocast: AbstractContextManager[
             return value.detach()
 
         segment = staged.segment(index, index + 1).train()
-        with torch.enable_grad(), autocast, saved_tensors_hooks(keep, lambda value: value):
+        with torch.enable_grad(), autocast(), saved_tensors_hooks(keep, lambda value: value):
             x = segment(x.requires_grad_(x.is_floating_point()))
         found.append(sum(kept.values()))
         x = x.detach()
