@@ -63,6 +63,11 @@ def arguments(text: str) -> argparse.ArgumentParser:
     return parser
 
 
+def a_class_of(data: Path, images: int) -> int:
+    """How many training images a class come to about `images` in all, equally many of every class; at most 100."""
+    return max(1, min(100, images // sum(folder.is_dir() for folder in (data / "train").iterdir())))
+
+
 def draw(data: Path, file: Path, *, a_class: int, seed: int) -> Path:
     """Writes a manifest of a data set with at most `a_class` training images a class, drawn by `seed`.
 
@@ -116,6 +121,10 @@ class ChildError(Exception):
     """A measurement that did not end well, with the last lines that it said."""
 
 
+class NotNowError(Exception):
+    """A part is not there, and only what is there is asked for."""
+
+
 @final
 @dataclass
 class Parts:
@@ -125,6 +134,8 @@ class Parts:
     work: Path
     # How a part is measured: name of a function (`module:function`), its arguments, environment, note of time passed.
     run: Callable[[str, Record, Mapping[str, str], Path], Record] = field(default_factory=lambda: in_child)
+    # Whether a part that is missing is measured; else it is a `NotNowError`.
+    measuring: bool = True
 
     def get(self, name: str) -> Record | None:
         file = self._file(name)
@@ -144,6 +155,8 @@ class Parts:
             if known["arguments"] != _identity(values):
                 sys.exit(f"{self._file(name)} was measured with other arguments: choose another --out.")
             return known
+        if not self.measuring:
+            raise NotNowError(name)
         say(f"{name} ...")
         for folder in (self.folder, self.work):
             folder.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ class Effort:
     networks: tuple[str, ...] = ("mobilenetv2_100", "squeezenet1_1")
     data: str = "clothing"
     a_class: int = 100
-    epochs: int = 6
+    epochs: int = 3
     seeds: int = 3
     batch_size: int = 32
     image_size: int | None = None

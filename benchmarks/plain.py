@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -22,6 +24,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from inarch.data import DataSet, PixelSize, Views, open_dataset
+from inarch.features.machine import Machine
+from inarch.features.plan import Plan
 from inarch.launch.allocator import keep_memory
 from inarch.network.adapted import stage
 from inarch.network.source import Source
@@ -53,10 +57,12 @@ class Switches:
         channels_last = self.plan and self.memory_format == "channels_last"
         return torch.channels_last if channels_last else torch.contiguous_format
 
-    def autocast(self, *, old_layers_train: bool) -> torch.autocast:
-        """The context of forward passes."""
-        precision = self.trained if old_layers_train else self.frozen
-        return torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.plan and precision == "bf16")
+    def autocast(self, *, old_layers_train: bool) -> AbstractContextManager[None]:
+        """The context of forward passes: with a plan, as Inarch has it."""
+        if not self.plan:
+            return nullcontext()
+        machine = Machine(plan=Plan(self.memory_format, self.frozen, self.trained))
+        return machine.autocast(frozen=not old_layers_train)
 
 
 @dataclass(frozen=True)
@@ -231,7 +237,7 @@ def train(source: Source, names: set[str], graft: str, images: Images, length: L
             loss.backward()
             optimiser.step()
             schedule.step()
-        accuracy = evaluate(network, images, switches.autocast(old_layers_train=bool(old)))
+        accuracy = evaluate(network, images, partial(switches.autocast, old_layers_train=bool(old)))
         seconds.append(time.monotonic() - start)
     return {
         "seconds_of_epochs": seconds,
@@ -240,12 +246,12 @@ def train(source: Source, names: set[str], graft: str, images: Images, length: L
     }
 
 
-def evaluate(network: nn.Module, images: Images, precision: torch.autocast) -> float:
+def evaluate(network: nn.Module, images: Images, precision: Callable[[], AbstractContextManager[None]]) -> float:
     """Share of the validation images that the network is right on."""
     network.eval()
     right = 0
     with torch.no_grad():
         for pixels, labels in images.batches("validation"):
-            with precision:
+            with precision():
                 right += int((network(pixels).argmax(dim=1) == labels).sum())
     return right / len(images.dataset.validation)

@@ -6,7 +6,9 @@
 (d) inarch default: inarch.fit(...)
 
 (a) and (b) are measured on a sample of their trials and added up; the sample and the sum are shown. Draws of the
-training data serve as rounds: in each, all contestants are measured one after the other.
+training data serve as rounds: in each, all contestants are measured one after the other. The first draw of all networks
+and data sets comes before the second of any, so that what there is after some hours says something of all of them:
+--summary shows it, of draws that are whole, and measures nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import geometric_mean, median
@@ -36,22 +39,23 @@ SEARCHES = ("exhaustive", "default")
 @dataclass(frozen=True)
 class Effort:
     """How much is measured. sampled_cuts: of all cuts, how many have trials that are measured. epochs: of every trial;
-    a sampled one is measured for `measured_epochs`. searched_draws: draws on which whole studies run."""
+    a sampled one is measured for `measured_epochs`. searched_draws: draws on which whole studies run. images: for
+    training, about so many and at most 100 a class."""
 
     networks: tuple[str, ...]
     data_sets: tuple[str, ...]
     draws: int = 3
     searched_draws: int = 3
-    sampled_cuts: int = 9
-    epochs: int = 12
+    sampled_cuts: int = 4
+    epochs: int = 6
     measured_epochs: int = 1
     seeds: int = 2
     confirmation_seeds: int = 3
-    a_class: int = 100
+    images: int = 1000
     image_size: int = 128
 
 
-QUICK = Effort(NETWORKS[:1], ("clothing",), searched_draws=1, sampled_cuts=4, epochs=6, confirmation_seeds=2)
+QUICK = Effort(NETWORKS[:1], ("clothing",), searched_draws=1, confirmation_seeds=2)
 FULL = Effort(NETWORKS, common.DATA_SETS)
 
 
@@ -64,15 +68,28 @@ class Case:
         self.data, self.network = data, network
         self._card = common.card(network)
         self._found: dict[str, list[Record]] = {}
+        self._of_draw: dict[str, Record] = {}
+        self._draws = 0
         self._plan: Record = {}
         self.grid = Grid((0.0, 1.0), (0,))
 
-    def measure(self) -> Record:
-        """Measures what is missing and returns the figures of this case."""
-        for draw in range(self._effort.draws):
-            manifest = self._work / f"{self.data}-{draw}.csv"
-            common.draw(common.shared() / "data" / self.data, manifest, a_class=self._effort.a_class, seed=draw)
-            self._round(draw, manifest.resolve())
+    def measure(self, draw: int) -> None:
+        """Measures what is missing of a draw, once those before it are whole."""
+        if draw > self._draws:
+            raise common.NotNowError(f"draw {draw} before draw {self._draws}")
+        manifest = self._work / f"{self.data}-{draw}.csv"
+        data = common.shared() / "data" / self.data
+        common.draw(data, manifest, a_class=common.a_class_of(data, self._effort.images), seed=draw)
+        self._of_draw = {}
+        self._round(draw, manifest.resolve())
+        for name, part in self._of_draw.items():
+            self._found.setdefault(name, []).append(part)
+        self._draws += 1
+
+    def figures(self) -> Record | None:
+        """The figures of this case over its draws; None where it has none."""
+        if not self._draws:
+            return None
         return figures(self.grid, self._found, self._effort) | {"data": self.data, "network": self.network}
 
     def _round(self, draw: int, manifest: Path) -> None:
@@ -84,7 +101,7 @@ class Case:
         trials = sample(self.grid, self._effort.sampled_cuts, draw)
         if draw < self._effort.searched_draws:
             self._studies(draw, wanted, sorted({trial["cut"] for trial in trials}))
-            self._plan = plan_of(self._found["default"][-1]["cost"]["environment"])
+            self._plan = plan_of(self._of_draw["default"]["cost"]["environment"])
         for name, switches in LOOPS.items():
             self._loop(draw, name, wanted, trials, switches | (self._plan if switches else {}))
         if draw == 0:  # once for a case: whether the graft matters, and whether one epoch tells what all of them take
@@ -122,7 +139,7 @@ class Case:
     def _part(self, draw: int, name: str, function: str, values: Record, *, ours: bool = False) -> Record:
         environment = AS_COMMAND_LINE if ours else {}
         part = self._parts.measure(f"{self.data}-{self.network}-{draw}-{name}", function, values, environment)
-        self._found.setdefault(name, []).append(part)
+        self._of_draw[name] = part
         return part
 
 
@@ -240,18 +257,23 @@ def show_case(case: Record) -> None:
 def main(given: Sequence[str] | None = None) -> int:
     parser = common.arguments(__doc__ or "")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--summary", action="store_true", help="show what is measured so far, and measure nothing")
     chosen = parser.parse_args(given)
     effort = QUICK if chosen.quick else FULL
     work = chosen.out / ("study-quick" if chosen.quick else "study")
-    parts = Parts(chosen.parts or work / "parts", work)
+    parts = Parts(chosen.parts or work / "parts", work, measuring=not chosen.summary)
     facts = common.machine()
-    cases = [
-        Case(parts, work, effort, data, network).measure()
-        for network in effort.networks for data in effort.data_sets
-    ]  # fmt: skip
-    total = summary(cases)
-    show(cases, total, facts)
-    common.write_json(chosen.json, total | {"cases": cases, "machine": facts})
+    cases = [Case(parts, work, effort, data, network) for network in effort.networks for data in effort.data_sets]
+    for draw in range(effort.draws):
+        for case in cases:
+            with suppress(common.NotNowError):
+                case.measure(draw)
+    found = [figures for case in cases if (figures := case.figures()) is not None]
+    if not found:
+        sys.exit(f"No draw is whole yet in {parts.folder}.")
+    total = summary(found)
+    show(found, total, facts)
+    common.write_json(chosen.json, total | {"cases": found, "machine": facts})
     return 0
 
 

@@ -34,20 +34,21 @@ NOISE = 2.0
 
 @dataclass(frozen=True)
 class Effort:
-    """What is trained. views: those below `epochs` count, and as many as epochs, which is fresh augmentation."""
+    """What is trained. views: those below `epochs` count, and as many as epochs, which is fresh augmentation. images:
+    for training, about so many and at most 100 a class."""
 
     data_sets: tuple[str, ...] = common.DATA_SETS
     views: tuple[int, ...] = (1, 2, 4, 8)
     epochs: int = 16
     seeds: int = 5
-    a_class: int = 100
+    images: int = 1000
     image_size: int = 128
 
     def all_views(self) -> tuple[int, ...]:
         return (*(number for number in self.views if number < self.epochs), self.epochs)
 
 
-QUICK = Effort(data_sets=("clothing",), views=(1, 4), epochs=6, seeds=3, a_class=30)
+QUICK = Effort(data_sets=("clothing",), views=(1, 4), epochs=6, seeds=3, images=300)
 
 
 def accuracies(wanted: Record, run: str, cut: int, seeds: int) -> Record:
@@ -95,7 +96,8 @@ def places(deepest: int) -> tuple[tuple[str, int], ...]:
 def measure(parts: Parts, work: Path, effort: Effort, data: str) -> list[Record]:
     """The rows of one data set at all three cuts."""
     manifest = work.resolve() / f"{data}.csv"
-    common.draw(common.shared() / "data" / data, manifest, a_class=effort.a_class, seed=0)
+    folder = common.shared() / "data" / data
+    common.draw(folder, manifest, a_class=common.a_class_of(folder, effort.images), seed=0)
     wanted: Record = {"data": manifest, "source": common.card(NETWORK), "image_size": effort.image_size}
     facts = parts.measure(f"{data}-facts", "ours:facts", {"wanted": wanted})
     deepest = len(facts["frozen_shares"]) - 1

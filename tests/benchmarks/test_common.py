@@ -127,3 +127,10 @@ def test_json_is_written_with_its_folder_and_only_where_asked(tmp_path: Path) ->
     common.write_json(None, {"a": 1})
     common.write_json(tmp_path / "new" / "file.json", {"a": 1})
     assert json.loads((tmp_path / "new" / "file.json").read_text()) == {"a": 1}
+
+
+@pytest.mark.parametrize(("classes", "a_class"), [(10, 100), (3, 100), (81, 12), (1200, 1)])
+def test_about_a_thousand_images_are_at_most_a_hundred_a_class(classes: int, a_class: int, tmp_path: Path) -> None:
+    for number in range(classes):
+        (tmp_path / "train" / str(number)).mkdir(parents=True)
+    assert common.a_class_of(tmp_path, 1000) == a_class

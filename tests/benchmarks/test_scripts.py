@@ -164,6 +164,32 @@ def test_study_goes_on_behind_its_finished_parts(measurer: Measurer, tmp_path: P
     assert again["default_speedup"] == first["default_speedup"]
 
 
+def test_study_takes_the_first_draw_of_every_case_before_the_second_of_any(
+    measurer: Measurer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path / "shared" / "data" / "landuse" / "train", a_class=6)
+    monkeypatch.setattr(study, "FULL", replace(study.FULL, data_sets=("clothing", "landuse"), draws=2))
+    assert study.main(["--out", str(tmp_path / "out")]) == 0
+    asked = [Path(values["manifest"]).stem for function, values, _ in measurer.asked if function == "ours:study"]
+    of_draws = [name.rpartition("-")[2] for name in asked]
+    assert of_draws == sorted(of_draws)
+    assert set(asked) == {"clothing-0", "landuse-0", "clothing-1", "landuse-1"}
+
+
+def test_study_sums_up_the_draws_that_are_whole_and_measures_nothing_more(measurer: Measurer, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="No draw is whole"):
+        study.main(["--quick", "--summary", "--out", str(tmp_path / "out")])
+    ran(study, tmp_path)
+    asked = len(measurer.asked)
+    (part,) = (tmp_path / "out" / "study-quick" / "parts").glob("*-1-plain.json")
+    part.unlink()
+    options = ["--quick", "--summary", "--out", str(tmp_path / "out"), "--json", str(tmp_path / "summary.json")]
+    assert study.main(options) == 0
+    assert len(measurer.asked) == asked
+    (case,) = json.loads((tmp_path / "summary.json").read_text())["cases"]
+    assert len(case["seconds_by_draw"]["plain"]) == 1
+
+
 def test_finetune_compares_with_the_fastest_peer_that_is_installed(
     measurer: Measurer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,7 +39,7 @@ HOPELESS, BEHIND = 2.0, 1.3
 # Fewest and most rounds of a race, and the seconds after which no round begins once the fewest are run. With three,
 # chance put one of two that are equally fast a tenth ahead where steps are long.
 ROUNDS = (5, 20)
-SECONDS = 1.5
+SECONDS = 1.0
 # The share of a batch that a first glance takes.
 GLANCE = 8
 
