@@ -28,7 +28,7 @@ PEER_PACKAGES = ("fastai", "transformers", "accelerate", "datasets")
 class Effort:
     """How much is trained: a_class training images a class at most; a seed is a round."""
 
-    networks: tuple[str, ...] = ("mobilenetv2_100", "squeezenet1_1")
+    networks: tuple[str, ...] = ("mobilenetv2_100", "squeezenet1_1", "mobilenetv1_025_128")
     data: str = "clothing"
     a_class: int = 100
     epochs: int = 3

@@ -27,7 +27,6 @@ from job import Finished, Job, evaluation, test
 from ours import Wanted, in_study, trial_of
 from plain import LABEL_SMOOTHING, MOMENTUM, RATIO, SCALE, WEIGHT_DECAY, WORKERS
 
-RATE = 0.01
 WARMUP = 0.1
 WARM_STEPS, RANDOM_STEPS = 3, 30
 
@@ -59,7 +58,7 @@ def with_inarch(job: Job) -> Finished:
     steps: list[float] = []
 
     def work(bench: Workbench, settings: TrainingSettings) -> Finished:
-        trial = trial_of("replace", 0, job.seed, settings, (RATE, RATE))
+        trial = trial_of("replace", 0, job.seed, settings, (job.rate, job.rate))
         bench.run([trial], Watch(progress=lambda step, total: steps.append(time.monotonic())))
         an_epoch = len(steps) // job.epochs
         stamps = [*steps[an_epoch - 1 : -1 : an_epoch], time.monotonic()]
@@ -143,7 +142,7 @@ def with_timm(job: Job) -> Finished:
         sets["train"], is_training=True, scale=SCALE, ratio=RATIO, color_jitter=job.colour_jitter, **common
     )
     validation = create_loader(sets["validation"], is_training=False, crop_pct=spec.crop_pct, **common)
-    optimiser = create_optimizer_v2(network, opt="sgd", lr=RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+    optimiser = create_optimizer_v2(network, opt="sgd", lr=job.rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
     schedule, _ = create_scheduler_v2(
         optimiser, sched="cosine", num_epochs=job.epochs, warmup_epochs=0, step_on_epochs=False,
         updates_per_epoch=len(loader),
@@ -189,7 +188,7 @@ def with_fastai(job: Job) -> Finished:
         opt_func=partial(vision.SGD, mom=MOMENTUM, wd=WEIGHT_DECAY), metrics=vision.accuracy, cbs=[Stamp()],
     )  # fmt: skip
     with learner.no_bar(), learner.no_logging():
-        learner.fit_one_cycle(job.epochs, RATE, pct_start=WARMUP, moms=(MOMENTUM,) * 3)
+        learner.fit_one_cycle(job.epochs, job.rate, pct_start=WARMUP, moms=(MOMENTUM,) * 3)
     return Finished(learner.model, stamps)
 
 
@@ -217,23 +216,23 @@ def with_trainer(job: Job) -> Finished:
         return found.with_transform(transformed)
 
     class Stamp(transformers.TrainerCallback):
-        def on_epoch_end(self, *_: Any, **__: Any) -> None:
+        def on_evaluate(self, *_: Any, **__: Any) -> None:
             stamps.append(time.monotonic())
 
     network = _WithLoss(job.network())
     arguments = transformers.TrainingArguments(
         output_dir=str(job.run), num_train_epochs=job.epochs, per_device_train_batch_size=job.batch_size,
         per_device_eval_batch_size=64, eval_strategy="epoch", save_strategy="no", logging_strategy="no",
-        report_to="none", learning_rate=RATE, lr_scheduler_type="cosine", warmup_steps=WARMUP, disable_tqdm=True,
+        report_to="none", learning_rate=job.rate, lr_scheduler_type="cosine", warmup_steps=WARMUP, disable_tqdm=True,
         dataloader_num_workers=WORKERS, remove_unused_columns=False, seed=job.seed, use_cpu=job.device == "cpu",
     )  # fmt: skip
-    optimiser = torch.optim.SGD(network.parameters(), lr=RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+    optimiser = torch.optim.SGD(network.parameters(), lr=job.rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
     trainer = transformers.Trainer(
         network, arguments, train_dataset=data("train"), eval_dataset=data("val"), optimizers=(optimiser, None),
         callbacks=[Stamp()],
     )  # fmt: skip
     trainer.train()
-    return Finished(network.network, [*stamps[1:], time.monotonic()])
+    return Finished(network.network, stamps)
 
 
 @final

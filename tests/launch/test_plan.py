@@ -26,7 +26,7 @@ def test_the_shortest_time_counts_and_the_first_call_does_not() -> None:
     assert race([LAST, BEST], lambda runner: next(times[runner]), seconds=0) == {LAST: 2.0, BEST: 2.5}
 
 
-def test_candidates_run_in_turn_and_the_hopeless_leave_but_the_first_stays() -> None:
+def test_candidates_run_in_turn_and_the_hopeless_leave() -> None:
     seconds = {LAST: 5.0, BEST: 1.0, ROW: 1.9, ROW_BF16: 2.1}
     calls: list[Candidate] = []
 
@@ -36,9 +36,20 @@ def test_candidates_run_in_turn_and_the_hopeless_leave_but_the_first_stays() -> 
 
     assert race(list(seconds), run) == seconds
     assert calls[:12] == 3 * [*seconds]  # once each before the rounds, and two rounds
-    assert Counter(calls) == {LAST: 1 + ROUNDS[1], BEST: 1 + ROUNDS[1], ROW: 1 + ROUNDS[1], ROW_BF16: 3}
+    assert Counter(calls) == {LAST: 3, BEST: 1 + ROUNDS[1], ROW: 1 + ROUNDS[1], ROW_BF16: 3}
     assert survivors(seconds) == [LAST, BEST, ROW]
     assert survivors(seconds, 1.8) == [LAST, BEST]
+
+
+def test_a_race_ends_with_one_candidate() -> None:
+    calls: list[Candidate] = []
+
+    def run(runner: Candidate) -> float:
+        calls.append(runner)
+        return 5.0 if runner == LAST else 1.0
+
+    assert race([LAST, BEST], run) == {LAST: 5.0, BEST: 1.0}
+    assert calls == 3 * [LAST, BEST]
 
 
 def test_one_disturbance_drops_nobody() -> None:

@@ -104,10 +104,10 @@ def measured_plan(
 def race(
     runners: Sequence[Candidate], run: Callable[[Candidate], float], *, seconds: float = SECONDS
 ) -> dict[Candidate, float]:
-    """The shortest time of each candidate, run in turn; those that are hopeless twice leave.
+    """The shortest time of each candidate, run in turn; those that are hopeless twice leave, and the last one is not
+    run for nothing.
 
-    The first of `runners` is what others are compared with and always stays. Infinity: one that is alone, which is not
-    run, and one that cannot compute the network at all.
+    Infinity: one that is alone, which is not run, and one that cannot compute the network at all.
     """
     times = dict.fromkeys(runners, math.inf)
     if len(runners) < 2:
@@ -121,7 +121,7 @@ def race(
             times[runner] = min(times[runner], run(runner))
         best = min(times.values())
         if done:  # one long time may be a disturbance: SqueezeNet in bf16 was lost to one
-            running = [r for r in running if r == runners[0] or times[r] <= HOPELESS * best]
+            running = [r for r in running if times[r] <= HOPELESS * best]
     return times
 
 
