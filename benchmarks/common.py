@@ -82,9 +82,10 @@ def draw(data: Path, file: Path, *, a_class: int, seed: int) -> Path:
                 images = [images[i] for i in sorted(random.choice(len(images), a_class, replace=False))]
             rows += [(str(image.resolve()), group.name, split) for image in images]
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", newline="", encoding="utf-8") as stream:
+    beside = file.with_name(f".{file.name}.part")  # whole at any time: a measurement may be reading it
+    with beside.open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream, lineterminator="\n").writerows([("path", "label", "split"), *rows])
-    return file
+    return beside.replace(file)
 
 
 def machine(packages: Iterable[str] = PACKAGES) -> Record:

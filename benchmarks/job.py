@@ -16,8 +16,8 @@ from inarch.network.source import Source
 from ours import Wanted
 from plain import WORKERS, Files, build
 
-# Of all layers, for every contestant. SqueezeNet has no normalisation, and with the rate that suits the others it
-# diverged in some of every contestant's seeds but those of the one that clips gradients.
+# Of all layers, for every contestant. SqueezeNet has no normalisation, and with the rate that suits the others it ended
+# near guessing in some seeds of all contestants but Trainer, which clips gradients (docs/lab-notebook.md).
 RATE = 0.01
 RATES = {"squeezenet1_1.in1k.json": 0.002}
 

@@ -42,8 +42,8 @@ SCALE, RATIO, JITTER = (0.35, 1.0), (3 / 4, 4 / 3), 0.2
 
 @dataclass(frozen=True)
 class Switches:
-    """plan: allocator, denormals, memory format and precisions of Inarch's plan; precision `frozen` where no old layer
-    trains, else `trained`. pixels: decoded once, augmented anew."""
+    """plan: allocator, denormals, memory format, precisions and gradients (network/depthwise.py) of Inarch's plan;
+    precision `frozen` where no old layer trains, else `trained`. pixels: decoded once, augmented anew."""
 
     plan: bool = False
     pixels: bool = False

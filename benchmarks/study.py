@@ -19,12 +19,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import geometric_mean, median
+from statistics import fmean, geometric_mean, median
 from typing import final
 
 import common
 from common import AS_COMMAND_LINE, Parts, Record
 from grid import Grid, added_up, all_grafts, cost_by_cut, sample, stored_sum
+from inarch.plural import counted
 
 NETWORKS = ("mobilenetv1_025_128", "squeezenet1_1")
 BATCH_SIZE = 32
@@ -77,9 +78,10 @@ class Case:
         """Measures what is missing of a draw, once those before it are whole."""
         if draw > self._draws:
             raise common.NotNowError(f"draw {draw} before draw {self._draws}")
-        manifest = self._work / f"{self.data}-{draw}.csv"
         data = common.shared() / "data" / self.data
-        common.draw(data, manifest, a_class=common.a_class_of(data, self._effort.images), seed=draw)
+        a_class = common.a_class_of(data, self._effort.images)
+        manifest = self._work / f"{self.data}-{a_class}-{draw}.csv"
+        common.draw(data, manifest, a_class=a_class, seed=draw)
         self._of_draw = {}
         self._round(draw, manifest.resolve())
         for name, part in self._of_draw.items():
@@ -205,14 +207,14 @@ def causes(seconds: dict[str, float]) -> Record:
 
 
 def summary(cases: Sequence[Record]) -> Record:
-    """What is said of all cases together: geometric means of ratios, mean and worst of gaps."""
-    gaps = [gap for case in cases for gap in case["choice_gaps_points"]]
+    """What is said of all cases together: geometric means of ratios, mean and worst of gaps; a case counts once."""
     names = list(cases[0]["causes"])
     return {
         "default_speedup": geometric_mean(case["default_speedup"] for case in cases),
         "exhaustive_speedup": geometric_mean(case["exhaustive_speedup"] for case in cases),
-        "choice_gap_points": sum(gaps) / len(gaps),
-        "worst_choice_gap_points": min(gaps),
+        "choice_gap_points": fmean(fmean(case["choice_gaps_points"]) for case in cases),
+        "worst_choice_gap_points": min(gap for case in cases for gap in case["choice_gaps_points"]),
+        "studies": sum(len(case["choice_gaps_points"]) for case in cases),
         "causes": {name: geometric_mean(case["causes"][name] for case in cases) for name in names},
     }
 
@@ -225,6 +227,7 @@ def show(cases: Sequence[Record], total: Record, facts: Record) -> None:
         [[name, factor] for name, factor in total["causes"].items()],
     )  # fmt: skip
     print(
+        f"{counted(len(cases), 'case')}, {counted(total['studies'], 'draw')} with both searches. "
         f"Default {total['default_speedup']:.1f} times faster than the plain loop, exhaustive "
         f"{total['exhaustive_speedup']:.1f}; confirmed choice of default against exhaustive on average "
         f"{total['choice_gap_points']:+.2f} points, at worst {total['worst_choice_gap_points']:+.2f}."

@@ -53,6 +53,20 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, bool]]:
     return seen
 
 
+@pytest.fixture
+def precisions(monkeypatch: pytest.MonkeyPatch) -> dict[torch.dtype, list[bool]]:
+    """By precision, which of the gradients for input and weights the library was asked for."""
+    seen: dict[torch.dtype, list[bool]] = {}
+    way = depthwise._gradients
+
+    def noted(gradient: Tensor, *rest: object) -> object:
+        seen[gradient.dtype] = list(rest[-1])  # type: ignore[call-overload]
+        return way(gradient, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(depthwise, "_gradients", noted)
+    return seen
+
+
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
 @pytest.mark.parametrize(
     ("options", "slow"),
@@ -67,7 +81,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, bool]]:
 )
 def test_gradients_are_those_of_exact_arithmetic(
     options: dict[str, object], slow: tuple[bool, bool], memory_format: torch.memory_format,
-    calls: list[tuple[bool, bool]],
+    calls: list[tuple[bool, bool]], precisions: dict[torch.dtype, list[bool]],
 ) -> None:  # fmt: skip
     convolution = layer(**options)
     x = torch.randn(IMAGES, 6, 9, 9).to(memory_format=memory_format)
@@ -84,6 +98,8 @@ def test_gradients_are_those_of_exact_arithmetic(
     with bf16():
         native, _ = gradients(convolution, x)
     assert calls == [slow]
+    assert precisions[torch.float32] == list(slow)
+    assert precisions.get(torch.bfloat16, [False, False]) == [not late for late in slow]
     assert output.dtype == torch.bfloat16
     assert torch.equal(output, native)
     assert (output.double() - exact).abs().max() <= ROUNDING * exact.abs().max()
@@ -110,6 +126,16 @@ def test_nothing_is_changed_in_fp32_and_where_no_gradients_are_kept(calls: list[
         convolution(x)
     with bf16(), quick_gradients(), torch.no_grad():
         convolution(x)
+    assert calls == []
+
+
+def test_a_region_that_a_network_keeps_out_of_bf16_stays_out_of_it(calls: list[tuple[bool, bool]]) -> None:
+    convolution, x = layer(stride=2), torch.randn(2, 6, 9, 9)
+    with bf16(), quick_gradients():
+        with torch.autocast("cpu", enabled=False):
+            assert convolution(x).dtype == torch.float32
+        exact = convolution.double()(x.double())
+    assert exact.dtype == torch.float64
     assert calls == []
 
 
