@@ -129,6 +129,17 @@ def test_nothing_is_changed_in_fp32_and_where_no_gradients_are_kept(calls: list[
     assert calls == []
 
 
+@pytest.mark.parametrize(("stride", "slow"), [([2], [(True, False)]), ([1], []), (2, [(True, False)])])
+def test_one_number_stands_for_height_and_width(
+    stride: int | list[int], slow: list[tuple[bool, bool]], calls: list[tuple[bool, bool]]
+) -> None:
+    x, weight = torch.randn(2, 6, 9, 9), torch.randn(6, 1, 3, 3, requires_grad=True)
+    with bf16(), quick_gradients():
+        torch.conv2d(x, weight, stride=stride, padding=[1], groups=6).float().sum().backward()
+    assert calls == slow
+    assert weight.grad is not None
+
+
 def test_a_region_that_a_network_keeps_out_of_bf16_stays_out_of_it(calls: list[tuple[bool, bool]]) -> None:
     convolution, x = layer(stride=2), torch.randn(2, 6, 9, 9)
     with bf16(), quick_gradients():

@@ -74,7 +74,9 @@ def _conv2d(
 
 
 def _pair(value: int | Sequence[int] | str) -> list[int]:
-    return [value, value] if isinstance(value, int) else [int(one) for one in value]
+    """Height and width, of which one number may stand for both."""
+    found = [value] if isinstance(value, int) else [int(one) for one in value]
+    return found * 2 if len(found) == 1 else found
 
 
 @final
