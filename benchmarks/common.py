@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import csv
 import importlib
+import io
 import json
 import os
 import platform
@@ -26,6 +27,8 @@ from statistics import median
 from typing import Any, final
 
 import numpy as np
+
+from inarch.results.folder import write_text
 
 HERE = Path(__file__).resolve().parent
 PACKAGES = ("inarch", "torch", "torchvision", "timm", "numpy", "pillow")
@@ -63,6 +66,14 @@ def arguments(text: str) -> argparse.ArgumentParser:
     return parser
 
 
+def draw_about(work: Path, name: str, images: int, seed: int) -> Path:
+    """A manifest below `work` of a shared data set with about `images` training images, drawn by `seed`; its name says
+    how many a class."""
+    data = shared() / "data" / name
+    a_class = a_class_of(data, images)
+    return draw(data, work / f"{name}-{a_class}-{seed}.csv", a_class=a_class, seed=seed)
+
+
 def a_class_of(data: Path, images: int) -> int:
     """How many training images a class come to about `images` in all, equally many of every class; at most 100."""
     return max(1, min(100, images // sum(folder.is_dir() for folder in (data / "train").iterdir())))
@@ -82,10 +93,9 @@ def draw(data: Path, file: Path, *, a_class: int, seed: int) -> Path:
                 images = [images[i] for i in sorted(random.choice(len(images), a_class, replace=False))]
             rows += [(str(image.resolve()), group.name, split) for image in images]
     file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{file.name}.part")  # whole at any time: a measurement may be reading it
-    with beside.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream, lineterminator="\n").writerows([("path", "label", "split"), *rows])
-    return beside.replace(file)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("path", "label", "split"), *rows])
+    return write_text(file, text.getvalue())  # whole at any time: a measurement may be reading it
 
 
 def machine(packages: Iterable[str] = PACKAGES) -> Record:
@@ -168,9 +178,7 @@ class Parts:
         found = self.run(function, values, {"INARCH_CACHE": str(cache), **(environment or {})}, note)
         shutil.rmtree(cache, ignore_errors=True)
         record = {"part": name, "arguments": _identity(values), "load_average": load, **found}
-        beside = self.folder / f".{name}.part"
-        beside.write_text(json.dumps(record, separators=(",", ":"), allow_nan=False) + "\n", encoding="utf-8")
-        beside.replace(self._file(name))
+        write_text(self._file(name), json.dumps(record, separators=(",", ":"), allow_nan=False) + "\n")
         note.unlink(missing_ok=True)
         return self.get(name) or record
 

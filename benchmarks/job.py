@@ -16,20 +16,16 @@ from inarch.network.source import Source
 from ours import Wanted
 from plain import WORKERS, Files, build
 
-# Of all layers, for every contestant. SqueezeNet has no normalisation, and with the rate that suits the others it ended
-# near guessing in some seeds of all contestants but Trainer, which clips gradients (docs/lab-notebook.md).
-RATE = 0.01
-RATES = {"squeezenet1_1.in1k.json": 0.002}
-
 
 @dataclass(frozen=True)
 class Job:
-    """What to train, on what."""
+    """What to train, on what. rate: the learning rate of all layers."""
 
     images: Path
     source: str
     run: Path
     epochs: int
+    rate: float
     batch_size: int
     seed: int
     image_size: int | None
@@ -40,11 +36,6 @@ class Job:
     def loaded(self) -> Source:
         """The source, loaded once."""
         return Wanted(self.images, self.source, image_size=self.image_size).load()
-
-    @property
-    def rate(self) -> float:
-        """The learning rate of all layers."""
-        return RATES.get(Path(self.source).name, RATE)
 
     def classes(self) -> list[str]:
         return sorted(path.name for path in (self.images / "train").iterdir())

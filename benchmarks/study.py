@@ -68,31 +68,26 @@ class Case:
         self._parts, self._work, self._effort = parts, work, effort
         self.data, self.network = data, network
         self._card = common.card(network)
-        self._found: dict[str, list[Record]] = {}
+        # Parts by name: of the draws that are whole, and of the one at hand.
+        self._draws: list[dict[str, Record]] = []
         self._of_draw: dict[str, Record] = {}
-        self._draws = 0
         self._plan: Record = {}
         self.grid = Grid((0.0, 1.0), (0,))
 
     def measure(self, draw: int) -> None:
         """Measures what is missing of a draw, once those before it are whole."""
-        if draw > self._draws:
-            raise common.NotNowError(f"draw {draw} before draw {self._draws}")
-        data = common.shared() / "data" / self.data
-        a_class = common.a_class_of(data, self._effort.images)
-        manifest = self._work / f"{self.data}-{a_class}-{draw}.csv"
-        common.draw(data, manifest, a_class=a_class, seed=draw)
+        if draw > len(self._draws):
+            raise common.NotNowError(f"draw {draw} before draw {len(self._draws)}")
         self._of_draw = {}
-        self._round(draw, manifest.resolve())
-        for name, part in self._of_draw.items():
-            self._found.setdefault(name, []).append(part)
-        self._draws += 1
+        self._round(draw, common.draw_about(self._work, self.data, self._effort.images, draw).resolve())
+        self._draws.append(self._of_draw)
 
     def figures(self) -> Record | None:
         """The figures of this case over its draws; None where it has none."""
         if not self._draws:
             return None
-        return figures(self.grid, self._found, self._effort) | {"data": self.data, "network": self.network}
+        found = {name: [draw[name] for draw in self._draws if name in draw] for name in self._draws[0]}
+        return figures(self.grid, found, self._effort) | {"data": self.data, "network": self.network}
 
     def _round(self, draw: int, manifest: Path) -> None:
         wanted: Record = {

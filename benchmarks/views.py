@@ -95,10 +95,7 @@ def places(deepest: int) -> tuple[tuple[str, int], ...]:
 
 def measure(parts: Parts, work: Path, effort: Effort, data: str) -> list[Record]:
     """The rows of one data set at all three cuts."""
-    folder = common.shared() / "data" / data
-    a_class = common.a_class_of(folder, effort.images)
-    manifest = work.resolve() / f"{data}-{a_class}.csv"
-    common.draw(folder, manifest, a_class=a_class, seed=0)
+    manifest = common.draw_about(work.resolve(), data, effort.images, seed=0)
     wanted: Record = {"data": manifest, "source": common.card(NETWORK), "image_size": effort.image_size}
     facts = parts.measure(f"{data}-facts", "ours:facts", {"wanted": wanted})
     deepest = len(facts["frozen_shares"]) - 1

@@ -48,8 +48,8 @@ def test_every_contestant_trains_and_is_tested(images: Path, card: str, tmp_path
     if contestant not in finetune.installed():
         pytest.skip(f"needs {', '.join(peers.NEEDS[contestant])}: pip install '.[benchmarks]'")
     found = peers.fine_tune(
-        contestant, images=str(images), source=card, run=str(tmp_path / "run"), epochs=8, batch_size=8, seed=0,
-        image_size=None, device="cpu",
+        contestant, images=str(images), source=card, run=str(tmp_path / "run"), epochs=8, rate=0.01, batch_size=8,
+        seed=0, image_size=None, device="cpu",
     )  # fmt: skip
     assert len(found["seconds_of_epochs"]) == 8
     assert all(seconds > 0 for seconds in found["seconds_of_epochs"])

@@ -45,6 +45,7 @@ def computed_again(stage: nn.Module, x: Tensor) -> Tensor:
                 module._buffers[name] = value
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        # Both, whoever calls: what is computed again must keep what the first time kept.
         return quick_gradients(), as_before()
 
     # To the end, not only as far as needed: that would leave hooks of methods half-way through a layer.
