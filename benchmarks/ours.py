@@ -148,6 +148,8 @@ def stored_trials(wanted: dict[str, Any], run: str, cuts: list[int], grafts: lis
         os.environ["INARCH_CACHE"] = str(cache)
         (first, _), (again, accuracy) = in_study(asked, Path(run) / f"cut-{cut}", both)
         found.append({"cut": cut, "grafts": grafts, "first": first, "again": again, "accuracy": accuracy})
+        # Gigabytes, which nothing reads again.
+        shutil.rmtree(cache)
     return {"trials": found, "threads": torch.get_num_threads()}
 
 
