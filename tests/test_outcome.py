@@ -19,14 +19,27 @@ LABELS = np.array([0, 1, 1, 0])
 RATES = dict.fromkeys((Configuration("retain", "none"), TRADITIONAL), 0.1)
 
 
-def an_outcome(space: Space, history: dict[str, Result]) -> Outcome:
-    """Of four validation and four test images of two classes, all of which every network gets right."""
+def an_outcome(
+    space: Space, history: dict[str, Result], labels: np.ndarray = LABELS, answers: np.ndarray = LABELS
+) -> Outcome:
+    """Of four validation images, and of test images with `labels` of two classes to which every network `answers`."""
     stages: Any = SimpleNamespace(stages=[SimpleNamespace(name=f"stage {i}") for i in range(space.stages)])
     data: Any = SimpleNamespace(
         validation=[None] * 4, classes=("a", "b"), made=(), digest="", set_aside=(), warnings=(),
         split=lambda _: [None] * 4,
     )  # fmt: skip
-    return Outcome(space, history, stages, data, LABELS, lambda _: np.eye(2)[LABELS])
+    return Outcome(space, history, stages, data, labels, lambda _: np.eye(2)[answers])
+
+
+def finished(space: Space) -> dict[str, Result]:
+    """Results of a study from its first trial to its last; with fewer frozen stages more images are right."""
+    history: dict[str, Result] = {}
+    while (found := next_round(space, history)) is not None:
+        trial = found.trials[0]
+        history[trial.key] = Result(trial, 0.5 - 0.1 * trial.cut, 0.5)
+    while (trial := next(Race(space, history).pending(), None)) is not None:
+        history[trial.key] = Result(trial, 0.5, 0.5)
+    return history
 
 
 def kept_layer(space: Space, history: dict[str, Result]) -> dict[str, Any]:
@@ -59,12 +72,7 @@ def test_there_is_no_verdict_where_the_two_were_not_tuned_alike() -> None:
 def test_there_is_no_verdict_before_the_best_of_both_sides_is_trained_in_full() -> None:
     settings = TrainingSettings(epochs=8)
     space = Space(3, (Track(Configuration("retain", "none"), "fine-tuning"),), settings, RATES, seeds=2)
-    history: dict[str, Result] = {}
-    while (found := next_round(space, history)) is not None:
-        trial = found.trials[0]
-        history[trial.key] = Result(trial, 0.5 - 0.1 * trial.cut, 0.5)
-    while (trial := next(Race(space, history).pending(), None)) is not None:
-        history[trial.key] = Result(trial, 0.5, 0.5)
+    history = finished(space)
     assert kept_layer(space, history)["tuned_alike"]
     again = {t.key for t in confirmations(space, Race(space, history).roles["retain_best_cut"])}
     kept = kept_layer(space, {key: result for key, result in history.items() if key not in again})
@@ -83,3 +91,22 @@ def test_a_baseline_that_failed_at_every_rate_is_named_in_the_sentence() -> None
         sentences[fails] = an_outcome(space, history).to_json()["sentence"]
     assert "failed at every rate" not in sentences[False]
     assert "with traditional fine-tuning: it failed at every rate" in sentences[True]
+
+
+@pytest.mark.parametrize(
+    ("right", "frequent", "warned"),
+    [(50, 50, True), (58, 60, True), (60, 50, False), (70, 64, False), (100, 90, False)],
+)
+def test_an_accuracy_that_one_answer_for_all_images_may_reach_is_called_that(
+    right: int, frequent: int, warned: bool
+) -> None:
+    """`right` and `frequent`: per cent of 1,000 test images."""
+    space = Space(3, (Track(Configuration("retain", "none"), "fine-tuning"),), TrainingSettings(epochs=1), RATES)
+    labels = np.repeat([0, 1], [10 * frequent, 1000 - 10 * frequent])
+    answers = np.concatenate([labels[: 10 * right], 1 - labels[10 * right :]])
+    results = an_outcome(space, finished(space), labels, answers).to_json()
+    warning = (
+        f"to name a, the most frequent class of the test images, every time: that would be right on {frequent}.0 %"
+    )
+    assert any(warning in one for one in results["warnings"]) is warned
+    assert (warning in results["sentence"]) is warned

@@ -61,6 +61,7 @@ class Outcome:
             "kept_layer": kept,
             "paired": self._paired(),
             "validation_standard_error": self._validation_standard_error(),
+            "warnings": self._warnings(),
         }
 
     def compared(self) -> dict[str, Candidate]:
@@ -187,6 +188,17 @@ class Outcome:
             "sentence": kept_sentence(pair.difference, pair.interval95, pair.of, self._limits),
         }
 
+    def _warnings(self) -> list[str]:
+        """What must be known before the accuracy is quoted."""
+        images = np.bincount(self._labels, minlength=len(self._dataset.classes))
+        constant = float(images.max() / images.sum())
+        if accuracy_interval(self._correct(self.chosen)).low > constant:
+            return []
+        return [
+            f"That is not clearly better than to name {self._dataset.classes[int(images.argmax())]}, the most frequent "
+            f"class of the test images, every time: that would be right on {percent(constant)}."
+        ]
+
     def _validation_standard_error(self) -> float:
         images = len(self._dataset.validation)
         accuracy = self.chosen.accuracy
@@ -204,6 +216,7 @@ class Outcome:
             f"it is right on {percent(accuracy)} of the {counted(len(self._labels), 'test image')} "
             f"(95 % interval {percent(interval.low)} to {percent(interval.high)}). "
         )
+        text += "".join(f"{warning} " for warning in self._warnings())
         traditional = self._roles.get("traditional")
         if traditional and traditional.trial.key == self.chosen.trial.key:
             text += "That is traditional fine-tuning itself. "
