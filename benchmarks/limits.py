@@ -1,10 +1,11 @@
-"""What the machine allows at most, and how near to it forward passes and training steps are.
+"""How near forward passes and training steps are to what the machine allows for the operations that they consist of.
 
-No operation is faster than its multiplications and additions over the machine's rate of matrix products, nor than the
-bytes that it reads and writes over the machine's rate of copying memory. The limit of a pass is the sum over the
-operations that PyTorch executes one after the other of whichever takes longer (a roofline, Williams et al. 2009,
-"Roofline: an insightful visual performance model"). Operations fused into one could go below it, and so can those that
-find in the processor's cache what the one before has left there. Rates and passes are measured in turn in one process.
+No operation is faster than its multiplications and additions over the machine's rate of matrix products, and few are
+faster than their bytes over the rate at which the machine copies as many bytes, which is higher for what its caches
+hold. The limit of a pass is the sum over its operations, executed one after the other, of whichever takes longer (a
+roofline, Williams et al. 2009, "Roofline: an insightful visual performance model for multicore architectures").
+Operations fused into one could go below it. Rates and passes are measured in turn in one process; of rates the shortest
+times count, since whatever disturbs a machine only adds, of passes the medians.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -35,10 +38,19 @@ from ours import Wanted
 
 NETWORKS = ("mobilenetv1_025_128", "squeezenet1_1", "mobilenetv2_100")
 BATCH_SIZE = 32
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-# Rows and columns of the matrices whose product is timed; numbers in the tensor that is copied, more than caches hold.
+# Rows and columns of the matrices whose product is timed; bytes that copies read and write.
 SIDE = 2048
-COPIED = 1 << 26
+COPIES = tuple(1 << exponent for exponent in range(18, 31, 2))
+# Arguments that an operation does not read, by position.
+UNREAD = {
+    torch.ops.aten.copy_: (0,),
+    torch.ops.aten.zero_: (0,),
+    torch.ops.aten.fill_: (0,),
+    torch.ops.aten.bernoulli_: (0,),
+    torch.ops.aten.zeros_like: (0,),
+    torch.ops.aten.ones_like: (0,),
+    torch.ops.aten.max_pool2d_with_indices_backward: (1,),
+}
 
 
 @final
@@ -52,12 +64,13 @@ class Work(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         found = func(*args, **kwargs)
-        if not func.is_view and not func.__name__.startswith(("empty", "new_empty", "detach")):
-            given = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
-            tensors = given + [one for one in tree_leaves(found) if isinstance(one, Tensor)]
-            half = any(one.dtype == torch.bfloat16 for one in given)
-            operations = operations_of(func.overloadpacket, args, kwargs, found)
-            self.done.append((operations, sum(map(bytes_of, tensors)), "bf16" if half else "fp32"))
+        if not func.is_view and not func.__name__.startswith(("empty", "new_empty")):
+            function = func.overloadpacket
+            unread = not_read(function, args)
+            read = tensors_in(([one for place, one in enumerate(args) if place not in unread], kwargs))
+            moved = sum(map(bytes_of, [*read, *tensors_in(found)]))
+            half = any(one.dtype == torch.bfloat16 for one in read)
+            self.done.append((operations_of(function, args, kwargs, found), moved, "bf16" if half else "fp32"))
         return found
 
     @property
@@ -68,25 +81,43 @@ class Work(TorchDispatchMode):
     def bytes(self) -> int:
         return sum(moved for _, moved, _ in self.done)
 
-    def limits(self, rates: dict[str, float]) -> Record:
-        """Fewest seconds by operations alone, by bytes alone, and by whichever of them is slower at each operation."""
-        pairs = [(operations / rates[kind], moved / rates["copy"]) for operations, moved, kind in self.done]
-        return {
-            "operations": sum(first for first, _ in pairs),
-            "bytes": sum(second for _, second in pairs),
-            "both": sum(max(pair) for pair in pairs),
-        }
+    def limits(self, arithmetic: dict[str, float], copying: dict[int, float]) -> Record:
+        """Fewest seconds by operations alone, by bytes alone, and by whichever is slower at each operation.
+
+        arithmetic: operations a second by precision. copying: bytes a second by bytes that are moved; between those
+        known, on a line over their logarithm.
+        """
+        known = sorted(copying)
+        moved = np.array([moved for _, moved, _ in self.done], dtype=float)
+        rates = np.interp(np.log(np.maximum(moved, 1)), np.log(known), [copying[one] for one in known])
+        by_operations = np.array([operations / arithmetic[precision] for operations, _, precision in self.done])
+        by_bytes = moved / rates
+        seconds = {"operations": by_operations, "bytes": by_bytes, "both": np.maximum(by_operations, by_bytes)}
+        return {name: float(values.sum()) for name, values in seconds.items()}
+
+
+def not_read(function: Any, args: Sequence[Any]) -> tuple[int, ...]:
+    """Positions of arguments that the operation leaves alone; a convolution's gradients need each other's input."""
+    if function is torch.ops.aten.convolution_backward:
+        of_input, of_weight, _ = args[-1]
+        return (*(() if of_weight else (1,)), *(() if of_input else (2,)))
+    return UNREAD.get(function, ())
 
 
 def operations_of(function: Any, args: Any, kwargs: Any, found: Any) -> int:
-    """Multiplications and additions as PyTorch counts them, but for gradients of convolutions, where it takes every
-    output channel to depend on all input channels whatever the groups: each gradient takes what the forward pass took.
+    """Multiplications and additions as PyTorch counts them, but for gradients of convolutions (not transposed ones),
+    where it takes every output channel to depend on all input channels whatever the groups: each gradient takes what
+    the forward pass took.
     """
     if function is torch.ops.aten.convolution_backward:
         gradient, _, weight, *_, wanted = args
         return 2 * int(gradient.numel()) * int(weight[0].numel()) * sum(wanted[:2])
     count = flop_registry.get(function)
     return int(count(*args, **kwargs, out_val=found)) if count else 0
+
+
+def tensors_in(values: Any) -> list[Tensor]:
+    return [one for one in tree_leaves(values) if isinstance(one, Tensor)]
 
 
 def bytes_of(tensor: Tensor) -> int:
@@ -105,39 +136,41 @@ def roofline(source: str, rounds: int) -> Record:
         with Work() as work:
             run()
         noted[name] = work
-    contestants = rates() | passes
+    contestants: dict[Any, Callable[[], float]] = {**products(), **copies(), **passes}
     seconds = [{name: run() for name, run in contestants.items()} for _ in range(rounds)]
-    middles = {name: median(one[name] for one in seconds) for name in contestants}
-    found_rates = {name: amount / middles[name] for name, amount in amounts().items()}
+    shortest = {name: min(one[name] for one in seconds) for name in contestants}
+    arithmetic = {precision: 2 * SIDE**3 / shortest[precision] for precision in precisions()}
+    copying = {moved: moved / shortest[moved] for moved in COPIES}
     found = [
         {
             "pass": name[0], "precision": name[1], "operations": work.operations, "bytes": work.bytes,
-            "seconds": middles[name], "seconds_of_rounds": [one[name] for one in seconds],
-            "limits": work.limits(found_rates),
+            "seconds": median(one[name] for one in seconds), "limits": work.limits(arithmetic, copying),
         }
         for name, work in noted.items()
     ]  # fmt: skip
-    return {"rates": found_rates, "passes": found, "images": BATCH_SIZE, "threads": torch.get_num_threads()}
+    rates = {"arithmetic": arithmetic, "copying": copying}
+    return {"rates": rates, "passes": found, "images": BATCH_SIZE, "threads": torch.get_num_threads()}
+
+
+def precisions() -> list[str]:
+    return [one for one in PRECISIONS if one != "bf16" or computes_in_bf16("cpu")]
 
 
 def passes_of(source: Source) -> dict[tuple[str, str], Callable[[], float]]:
-    """By name and precision: forward, and steps that train all layers and those behind the middle cut."""
+    """By name and precision: forward, and forward and backward through all layers and through those behind the middle
+    cut."""
     staged = stage(source.network, source.classification_layer, source.input.example())
+    source.network.to(memory_format=torch.channels_last)
     count = len(staged.stages)
     images = source.input.example(BATCH_SIZE)
     passes = {}
     for precision in precisions():
         machine = Machine("cpu", Plan("channels_last", precision, precision))
-        source.network.to(memory_format=machine.plan.layout)
         passes["forward", precision] = forward(staged.segment(0, count), machine, images)
         for cut in (0, count // 2):
             frozen, trained = staged.segment(0, cut), staged.segment(cut, count)
-            passes[f"step at cut {cut}", precision] = step(frozen, trained, machine, images)
+            passes[f"training, cut {cut}", precision] = backward(frozen, trained, machine, images)
     return passes
-
-
-def precisions() -> list[str]:
-    return [one for one in PRECISIONS if one != "bf16" or computes_in_bf16("cpu")]
 
 
 def timed(run: Callable[[], Any]) -> float:
@@ -158,7 +191,7 @@ def forward(network: nn.Module, machine: Machine, images: Tensor) -> Callable[[]
     return run
 
 
-def step(frozen: nn.Module, trained: nn.Module, machine: Machine, images: Tensor) -> Callable[[], float]:
+def backward(frozen: nn.Module, trained: nn.Module, machine: Machine, images: Tensor) -> Callable[[], float]:
     """Forward and backward pass of a batch through all layers behind a cut; returns its seconds."""
     with torch.no_grad(), machine.autocast(frozen=True):
         stored = machine.hand_over(frozen.eval()(machine.place(images)))
@@ -178,19 +211,19 @@ def step(frozen: nn.Module, trained: nn.Module, machine: Machine, images: Tensor
     return run
 
 
-def rates() -> dict[Any, Callable[[], float]]:
-    """The machine's own contestants: matrix products in each precision, and copying memory."""
-    source, goal = torch.ones(COPIED), torch.ones(COPIED)
-    runs: dict[Any, Callable[[], float]] = {"copy": lambda: timed(lambda: goal.copy_(source))}
-    for precision in precisions():
-        matrix = torch.ones(SIDE, SIDE, dtype=DTYPES[precision])
-        runs[precision] = lambda matrix=matrix: timed(lambda: matrix @ matrix)  # type: ignore[misc]
-    return runs
+def products() -> dict[str, Callable[[], float]]:
+    """Matrix products by precision; each returns its seconds."""
+    matrices = {"fp32": torch.ones(SIDE, SIDE), "bf16": torch.ones(SIDE, SIDE, dtype=torch.bfloat16)}
+    return {one: partial(timed, partial(torch.mm, matrices[one], matrices[one])) for one in precisions()}
 
 
-def amounts() -> dict[str, int]:
-    """What the machine's own contestants do: multiplications and additions, bytes read and written."""
-    return {"copy": 2 * 4 * COPIED} | dict.fromkeys(precisions(), 2 * SIDE**3)
+def copies() -> dict[int, Callable[[], float]]:
+    """Copies by bytes that they read and write; each returns its seconds."""
+    found = {}
+    for moved in COPIES:
+        source, goal = torch.ones(2, moved // 2, dtype=torch.uint8)
+        found[moved] = partial(timed, partial(goal.copy_, source))
+    return found
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -201,7 +234,7 @@ def main(given: Sequence[str] | None = None) -> int:
     facts = common.machine()
     parts, found = Parts(chosen.parts or work / "parts", work), {}
     for network in NETWORKS[:1] if chosen.quick else NETWORKS:
-        values = {"source": common.card(network), "rounds": 3 if chosen.quick else 15}
+        values = {"source": common.card(network), "rounds": 5 if chosen.quick else 20}
         found[network] = parts.measure(network, "limits:roofline", values, AS_COMMAND_LINE)
     show(found)
     common.write_json(chosen.json, {"networks": found, "machine": facts})
@@ -211,17 +244,17 @@ def main(given: Sequence[str] | None = None) -> int:
 def show(found: dict[str, Record]) -> None:
     rows = []
     for network, part in found.items():
-        machine = {name: f"{rate / 1e9:.0f}" for name, rate in part["rates"].items()}
-        copy = machine.pop("copy")
-        products = ", ".join(f"{rate} in {precision}" for precision, rate in machine.items())
-        print(f"{network}: matrix products {products} GFLOP/s; memory copied at {copy} GB/s")
+        products = ", ".join(f"{rate / 1e9:.0f} in {name}" for name, rate in part["rates"]["arithmetic"].items())
+        copying = ", ".join(f"{int(moved) >> 20}: {rate / 1e9:.0f}" for moved, rate in part["rates"]["copying"].items())
+        print(f"{network}: matrix products {products} GFLOP/s; copying, MiB moved: GB/s, {copying}")
         for one in part["passes"]:
-            speed = [part["images"] / seconds for seconds in (*one["limits"].values(), one["seconds"])]
-            share = f"{100 * one['limits']['both'] / one['seconds']:.0f} %"
-            amount = [one["operations"] / part["images"] / 1e6, one["bytes"] / part["images"] / 1e6]
-            rows.append([network, one["pass"], one["precision"], *amount, *speed, share])
+            speeds = [part["images"] / seconds for seconds in (*one["limits"].values(), one["seconds"])]
+            amounts = [one["operations"] / part["images"] / 1e6, one["bytes"] / part["images"] / 1e6]
+            share = 100 * one["limits"]["both"] / one["seconds"]
+            rows.append([network, one["pass"], one["precision"], *amounts, *speeds, share])
     columns = ["network", "pass", "precision", "M operations", "MB", "by operations", "by bytes", "limit", "measured"]
-    common.print_table("An image's operations and bytes; limits in images/s", [*columns, "share"], rows)
+    title = f"Of an image; limits and measured in images/s, batches of {BATCH_SIZE}, channels last, nothing fused"
+    common.print_table(title, [*columns, "share, %"], rows)
 
 
 if __name__ == "__main__":

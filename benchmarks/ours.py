@@ -149,7 +149,7 @@ def stored_trials(wanted: dict[str, Any], run: str, cuts: list[int], grafts: lis
         (first, _), (again, accuracy) = in_study(asked, Path(run) / f"cut-{cut}", both)
         found.append({"cut": cut, "grafts": grafts, "first": first, "again": again, "accuracy": accuracy})
         # Gigabytes, which nothing reads again.
-        shutil.rmtree(cache)
+        shutil.rmtree(cache, ignore_errors=True)
     return {"trials": found, "threads": torch.get_num_threads()}
 
 

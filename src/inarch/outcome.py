@@ -190,13 +190,15 @@ class Outcome:
 
     def _warnings(self) -> list[str]:
         """What must be known before the accuracy is quoted."""
-        images = np.bincount(self._labels, minlength=len(self._dataset.classes))
-        constant = float(images.max() / images.sum())
-        if accuracy_interval(self._correct(self.chosen)).low > constant:
+        images = np.bincount(self._labels)
+        majority = int(images.argmax())
+        better = paired_difference(self._correct(self.chosen), (self._labels == majority)[None])
+        if better.interval95[0] > 0:
             return []
         return [
-            f"That is not clearly better than to name {self._dataset.classes[int(images.argmax())]}, the most frequent "
-            f"class of the test images, every time: that would be right on {percent(constant)}."
+            "The choice is not clearly better than one answer for all images: to name "
+            f"{self._dataset.classes[majority]!r} every time would be right on {percent(images.max() / images.sum())} "
+            "of the test images."
         ]
 
     def _validation_standard_error(self) -> float:
@@ -216,7 +218,6 @@ class Outcome:
             f"it is right on {percent(accuracy)} of the {counted(len(self._labels), 'test image')} "
             f"(95 % interval {percent(interval.low)} to {percent(interval.high)}). "
         )
-        text += "".join(f"{warning} " for warning in self._warnings())
         traditional = self._roles.get("traditional")
         if traditional and traditional.trial.key == self.chosen.trial.key:
             text += "That is traditional fine-tuning itself. "

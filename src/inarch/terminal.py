@@ -148,6 +148,8 @@ def print_comparison(results: Mapping[str, Any], out: Path, console: Console) ->
 
 def _print_found(results: Mapping[str, Any], table: Table, console: Console) -> None:
     console.print(results["sentence"], soft_wrap=True)
+    for warning in results.get("warnings", []):
+        console.print(warning, style="yellow", soft_wrap=True)
     console.print(table)
     if results["left_out"]:
         left_out = counted(len(results["left_out"]), "trial")
