@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -13,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from inarch.errors import RunFolderError
 from inarch.report import write_report
 from inarch.report.page import render
 from inarch.report.run import Run
 from inarch.results.folder import RunFolder
+from inarch.terminal import print_results
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
@@ -246,6 +249,15 @@ def test_a_study_without_curve_five_classes_or_settings_still_has_a_page(results
     assert "No cut was tried." in page.text
     assert "Top 5" not in page.text
     assert "No file was set aside." in page.text
+
+
+def test_warnings_of_a_study_stand_on_the_page_and_on_the_terminal(results: dict[str, Any], tmp_path: Path) -> None:
+    results["warnings"] = ["The choice is not clearly better than one answer for all images."]
+    assert results["warnings"][0] in Page(render(Run(results))).text
+    console = Console(file=io.StringIO(), width=400)
+    print_results(results, tmp_path, console)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert said.index(results["sentence"]) < said.index(results["warnings"][0]) < said.index("linear probe")
 
 
 def test_a_folder_without_results_is_an_error_that_names_it(tmp_path: Path) -> None:
