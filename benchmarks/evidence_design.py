@@ -23,7 +23,7 @@ from inarch.search.space import TRADITIONAL, Result, Space, Track
 from inarch.training.trial import Trial
 
 # --- what is compared: the one place to extend; names that this version of Inarch does not have are passed over -------
-KEEPING = ("retain", "deepen", "joined", "sharpened", "residual")
+KEEPING = ("retain", "deepen", "joined", "sharpened", "residual", "deepen-joined")
 WITHOUT_LAYER = ("da-cnn", "wa-cnn", "dwa-cnn", "wwa-cnn", "head2toe")
 # Ways to harmonise that tuning may choose between, and those that are compared for themselves.
 CHOSEN_HARMONISE = ("none", "l2")

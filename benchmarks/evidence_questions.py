@@ -147,7 +147,11 @@ def rates(parts: Sequence[Written], pictures: Path) -> str:
 
 def methods(parts: Sequence[Written], pictures: Path) -> str:
     names = [name for name in contestants_of(parts, "methods") if name != REFERENCE]
-    kept = [("layer", n) for n in ("retain", "deepen", "joined", "residual") if n in contestants_of(parts, "layer")]
+    kept = [
+        ("layer", n)
+        for n in ("retain", "deepen", "joined", "residual", "deepen-joined")
+        if n in contestants_of(parts, "layer")
+    ]
     methods: list[Named] = [TRADITIONAL, REPLACE, *kept, *(("methods", name) for name in names)]
     some = [part for part in parts if "methods" in part.chapters]
     everywhere = [of for of in methods if any(accuracy(part, of) is not None for part in some)]

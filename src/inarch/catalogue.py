@@ -152,6 +152,12 @@ GRAFTS = (
     Entry(
         "residual", "a new classifier from a linear discriminant on, gated source logits added", _OWN, keeps_layer=True
     ),
+    Entry(
+        "deepen-joined",
+        "the classification layer kept, new layers behind its logits and its input",
+        _OWN,
+        keeps_layer=True,
+    ),
 )
 
 

@@ -23,6 +23,7 @@ GRAFTS = [
     Configuration("head2toe", "none"),
     Configuration("sharpened", "l2"),
     Configuration("residual", "l2"),
+    Configuration("deepen-joined", "l2", (5, 4)),
 ]
 # Everything on the first five grafts, and the first two on everything.
 PAIRS = [(inner, outer) for inner in GRAFTS for outer in GRAFTS if inner in GRAFTS[:5] or outer in GRAFTS[:2]]
@@ -55,7 +56,7 @@ def test_an_adapted_network_has_stages_that_give_its_output_at_every_cut(inner: 
             before = stored.clone()
             assert torch.equal(staged.segment(cut, count).eval()(stored), whole)
             assert torch.equal(stored, before)
-    expected = {"deepen": 5 + len(inner.hidden), "sharpened": 5, "residual": 4} | STAGES
+    expected = {"deepen": 5 + len(inner.hidden), "sharpened": 5, "residual": 4, "deepen-joined": 5} | STAGES
     assert count == expected[inner.graft]
 
 

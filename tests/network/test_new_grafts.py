@@ -121,6 +121,7 @@ def test_stored_activations_lie_before_the_first_stage_that_the_graft_reads() ->
     assert stored_cut(small("head2toe"), 10, 10) == 1
     assert stored_cut(small("sharpened"), 10, 10) == 10
     assert stored_cut(small("residual"), 10, 10) == 9
+    assert stored_cut(small("deepen-joined"), 10, 10) == 9
 
 
 @pytest.mark.parametrize("name", ["wa-cnn", "wwa-cnn", "head2toe"])
@@ -217,6 +218,17 @@ def test_sharpened_reads_probabilities_at_a_learned_temperature() -> None:
     with torch.no_grad():
         graft.get_parameter("probabilities.log_temperature").fill_(float(np.log(0.5)))
     torch.testing.assert_close(graft(None, Z), F.linear((2 * Z).softmax(dim=1), w, b))
+
+
+@pytest.mark.parametrize("hidden", [(8,), (8, 6)])
+def test_deepen_joined_has_new_layers_behind_features_and_logits(hidden: tuple[int, ...]) -> None:
+    graft = build_graft(Configuration("deepen-joined", "l2", hidden), Widths(5, 7, 3), 0)
+    state = graft.state_dict()
+    seen = both(h(F_.double().numpy()), h(Z.double().numpy()))
+    for number in range(len(hidden)):
+        seen = h(u(state, f"body.new.{number}.0", seen))
+    expected = torch.from_numpy(linear(state, "classifier", seen)).float()
+    torch.testing.assert_close(graft(F_, Z), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_residual_is_its_linear_part_until_gates_open() -> None:

@@ -2,21 +2,26 @@
 
     sharpened   y = W h(softmax(z / T)) + b                   source probabilities at a learned temperature T
     residual    y = W f + b + g * (V h(z) + c)                a linear classifier on the features, and what logits add
+    deepen-joined
+                y = W h(u([h(f), h(z)])) + b                  da-cnn's new layers, which see logits beside the features
 
-with f the penultimate features, z the source logits, h the harmonising layer. Both are this project's own; temperatures
-are those of Guo et al., "On calibration of modern neural networks" (ICML 2017, arXiv 1706.04599), gates that start at
-zero those of Bachlechner et al., "ReZero is all you need" (UAI 2021, arXiv 2003.04887).
+with f the penultimate features, z the source logits, h the harmonising layer, u(x) = ReLU(V x + d) new units as in
+`grown.py`. All are this project's own; temperatures are those of Guo et al., "On calibration of modern neural networks"
+(ICML 2017, arXiv 1706.04599), gates that start at zero those of Bachlechner et al., "ReZero is all you need" (UAI 2021,
+arXiv 2003.04887).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from typing import final
 
 import torch
 from torch import Tensor, nn
 
 from inarch.network.graft import Activations, Configuration, Graft, Widths, pooled
+from inarch.network.grown import new_layer
 from inarch.network.layers import Gate, TemperedSoftmax, harmoniser
 from inarch.network.linear_start import linear_discriminant
 
@@ -69,3 +74,40 @@ class Residual(Graft):
             with torch.no_grad():
                 for parameter, value in zip((self.classifier.weight, self.classifier.bias), found, strict=True):
                     parameter.copy_(torch.from_numpy(value))
+
+
+@final
+class JoinedBody(nn.Module):
+    """h(u([h(f), h(z)])), or several such layers u one after the other."""
+
+    def __init__(self, kind: str, widths: Widths, sizes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.harmonise_features = harmoniser(kind, widths.features)
+        self.harmonise_logits = harmoniser(kind, widths.source_classes)
+        all_sizes = (widths.features + widths.source_classes, *sizes)
+        self.new = nn.Sequential(*(new_layer(kind, before, after) for before, after in pairwise(all_sizes)))
+
+    def forward(self, features: Tensor, logits: Tensor) -> Tensor:
+        both = [self.harmonise_features(pooled(features)), self.harmonise_logits(logits)]
+        return self.new(torch.cat(both, dim=-1))
+
+
+@final
+class DeepenJoined(Graft):
+    """y = W h(u([h(f), h(z)])) + b, with one to three new layers u."""
+
+    name = "deepen-joined"
+    keeps_layer = True
+    uses_features = True
+    sizes = ((2048,),)
+    fewest, most = 1, 3
+
+    body: JoinedBody
+
+    def __init__(self, configuration: Configuration, widths: Widths) -> None:
+        super().__init__(configuration, widths)
+        self.body = JoinedBody(configuration.harmonise, widths, configuration.hidden)
+        self.classifier = nn.Linear(configuration.hidden[-1], widths.classes)
+
+    def forward(self, features: Tensor, logits: Tensor) -> Tensor:
+        return self.classifier(self.body(features, logits))

@@ -9,8 +9,8 @@ With f the penultimate features, z the source logits (before any softmax), h the
 
 Retain and deepen follow Shermin et al., "Enhanced transfer learning with ImageNet trained classification layer" (PSIVT
 2019, arXiv 1903.10150). Others have files of their own: `grown.py` (da-cnn, wa-cnn, dwa-cnn, wwa-cnn), `head2toe.py`
-and `careful.py` (sharpened, residual). A new graft is a final class of `Graft`, a line in `GRAFTS` and one in
-`inarch.catalogue`.
+and `careful.py` (sharpened, residual, deepen-joined). A new graft is a final class of `Graft`, a line in `GRAFTS` and
+one in `inarch.catalogue`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from inarch.errors import UsageError
-from inarch.network.careful import Residual, Sharpened
+from inarch.network.careful import DeepenJoined, Residual, Sharpened
 from inarch.network.graft import Configuration, Graft, Widths, fitting_sizes, pooled
 from inarch.network.grown import DACNN, DWACNN, WACNN, WWACNN
 from inarch.network.head2toe import Head2Toe
@@ -120,7 +120,7 @@ class Joined(Graft):
 
 
 GRAFTS: tuple[type[Graft], ...] = (
-    Replace, Retain, Deepen, Joined, DACNN, WACNN, DWACNN, WWACNN, Head2Toe, Sharpened, Residual,
+    Replace, Retain, Deepen, Joined, DACNN, WACNN, DWACNN, WWACNN, Head2Toe, Sharpened, Residual, DeepenJoined,
 )  # fmt: skip
 GRAFT_NAMES = tuple(graft.name for graft in GRAFTS)
 # What `fit` tries where the user names no graft.

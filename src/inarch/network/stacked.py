@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from inarch.network.careful import JoinedBody
 from inarch.network.grafts import GRAFTS
 from inarch.network.grown import BODIES
 from inarch.network.layers import Gate, ScaledL2Normalisation, TemperedSoftmax
@@ -107,7 +108,7 @@ _STACKED: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
 }
 # They compute on stacks what they compute on single members.
 _AS_THEY_ARE = (nn.Identity, nn.ReLU)
-_CONTAINERS = (nn.Sequential, *BODIES, *GRAFTS)
+_CONTAINERS = (nn.Sequential, *BODIES, JoinedBody, *GRAFTS)
 
 
 def stackable(graft: nn.Module) -> bool:
