@@ -40,7 +40,7 @@ NETWORKS = ("mobilenetv1_025_128", "squeezenet1_1", "mobilenetv2_100")
 BATCH_SIZE = 32
 # Rows and columns of the matrices whose product is timed; bytes that copies read and write.
 SIDE = 2048
-COPIES = tuple(1 << exponent for exponent in range(18, 31, 2))
+COPIES = tuple(1 << exponent for exponent in range(20, 31, 2))
 # Arguments that an operation does not read, by position.
 UNREAD = {
     torch.ops.aten.copy_: (0,),
@@ -58,7 +58,7 @@ class Work(TorchDispatchMode):
     """Notes of every operation executed within: multiplications and additions, bytes read and written, precision."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.done: list[tuple[int, int, str]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -219,7 +219,7 @@ def products() -> dict[str, Callable[[], float]]:
 
 def copies() -> dict[int, Callable[[], float]]:
     """Copies by bytes that they read and write; each returns its seconds."""
-    found = {}
+    found: dict[int, Callable[[], float]] = {}
     for moved in COPIES:
         source, goal = torch.ones(2, moved // 2, dtype=torch.uint8)
         found[moved] = partial(timed, partial(goal.copy_, source))
