@@ -92,9 +92,9 @@ def _advice(name: str, parts: Sequence[Written]) -> str:
     mean, (better, worse) = mean_of([pair.difference for pair in pairs]), settled(pairs)
     assert mean is not None
     enough = max(2, len(pairs) * SETTLED_SHARE)
-    if better >= enough and better > 2 * worse:
+    if better >= enough and better > 2 * worse and mean.value > 0:
         verdict = "keep the classification layer"
-    elif worse >= enough and worse > 2 * better:
+    elif worse >= enough and worse > 2 * better and mean.value < 0:
         verdict = "replace the classification layer"
     elif mean.count >= FEWEST and mean.low > 0:
         verdict = "parts speak together for keeping the classification layer, though hardly one does by itself"
