@@ -30,8 +30,9 @@ from torch.utils.flop_counter import flop_registry
 import common
 from common import AS_COMMAND_LINE, Parts, Record
 from inarch.features.machine import Machine
-from inarch.features.plan import PRECISIONS, Plan, computes_in_bf16
+from inarch.features.plan import Plan
 from inarch.launch.allocator import keep_memory
+from inarch.launch.plan import candidates
 from inarch.network.adapted import stage
 from inarch.network.source import Source
 from ours import Wanted
@@ -153,7 +154,7 @@ def roofline(source: str, rounds: int) -> Record:
 
 
 def precisions() -> list[str]:
-    return [one for one in PRECISIONS if one != "bf16" or computes_in_bf16("cpu")]
+    return list(dict.fromkeys(precision for _, precision in candidates("cpu")))
 
 
 def passes_of(source: Source) -> dict[tuple[str, str], Callable[[], float]]:

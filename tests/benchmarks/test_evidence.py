@@ -16,6 +16,7 @@ from toy import write_images, write_source
 
 import evidence
 import evidence_design as design
+import evidence_page
 import evidence_part
 import evidence_run
 import evidence_source
@@ -48,7 +49,7 @@ from inarch.options import StudyOptions
 from inarch.report.words import points
 from inarch.results.folder import RunFolder
 from inarch.results.ledger import Record
-from inarch.results.statistics import paired_on_draws
+from inarch.results.statistics import PairedDifference, paired_on_draws
 from inarch.search.space import Result, Space
 from inarch.training.fit import OutOfTimeError
 from inarch.training.trial import TrainingSettings
@@ -481,6 +482,16 @@ def test_the_first_paragraph_says_for_each_size_what_the_better_of_either_side_s
     assert f"With 5 images a class, {verdict}: {points(mean)} (" in first_paragraph(parts, tmp_path)
     assert "of 3 parts and" in first_paragraph(parts, tmp_path)
     assert "| 3, s, 5 |" not in (tmp_path / "page.md").read_text().partition("## Statistics")[0]
+
+
+@pytest.mark.parametrize(("unsettled", "verdict"), [(0.0, REPLACE_IT), (0.2, UNSETTLED)])
+def test_settled_parts_decide_nothing_against_the_mean_over_all(
+    unsettled: float, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    against = PairedDifference(-0.03, (-0.05, -0.01), 0.01, "draws")
+    wide = PairedDifference(unsettled, (unsettled - 0.3, unsettled + 0.3), 0.9, "draws")
+    monkeypatch.setattr(evidence_page, "sides_in_parts", lambda *_: [against, against, wide])
+    assert f", {verdict}: " in first_paragraph([a_part(0, EQUAL, "layer")], tmp_path)
 
 
 def test_the_graft_that_is_ahead_by_most_and_nowhere_worse_is_named(tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ def some_trials(
 
 
 def configured(graft: str, harmonise: str) -> Configuration:
-    return Configuration(graft, harmonise, (7, 5)) if graft == "deepen" else small(graft, harmonise)
+    sizes = {"deepen": (7, 5), "deepen-joined": (64,)}  # few units of the latter hardly move where nothing harmonises
+    return Configuration(graft, harmonise, sizes[graft]) if graft in sizes else small(graft, harmonise)
 
 
 class Doubled:
@@ -92,7 +93,7 @@ def test_several_steps_together_equal_those_alone_in_float64(
         alone, together = (in_double(bench, trials, together=way) for way in (False, True))
     assert_same_states(together, alone, 1e-6)
     weights = [network.graft.classifier.weight.detach() for network in together]
-    assert all(float((weight - start).abs().max()) > 5e-4 for weight in weights)
+    assert all(float((weight - start).abs().max()) > 1e-3 for weight in weights)
     assert not torch.allclose(weights[0], weights[1], atol=1e-4)
 
 

@@ -14,14 +14,13 @@ arXiv 2003.04887).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from itertools import pairwise
 from typing import final
 
 import torch
 from torch import Tensor, nn
 
 from inarch.network.graft import Activations, Configuration, Graft, Widths, pooled
-from inarch.network.grown import new_layer
+from inarch.network.grown import new_layers
 from inarch.network.layers import Gate, TemperedSoftmax, harmoniser
 from inarch.network.linear_start import linear_discriminant
 
@@ -84,8 +83,7 @@ class JoinedBody(nn.Module):
         super().__init__()
         self.harmonise_features = harmoniser(kind, widths.features)
         self.harmonise_logits = harmoniser(kind, widths.source_classes)
-        all_sizes = (widths.features + widths.source_classes, *sizes)
-        self.new = nn.Sequential(*(new_layer(kind, before, after) for before, after in pairwise(all_sizes)))
+        self.new = new_layers(kind, (widths.features + widths.source_classes, *sizes))
 
     def forward(self, features: Tensor, logits: Tensor) -> Tensor:
         both = [self.harmonise_features(pooled(features)), self.harmonise_logits(logits)]

@@ -21,6 +21,7 @@ fast as old ones; here the ratio is searched. Default sizes are among those that
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import final
 
@@ -33,6 +34,11 @@ from inarch.network.layers import harmoniser
 def new_layer(kind: str, before: int, units: int) -> nn.Sequential:
     """h(ReLU(V x + d)): from [..., before] to [..., units]."""
     return nn.Sequential(nn.Linear(before, units), nn.ReLU(), harmoniser(kind, units))
+
+
+def new_layers(kind: str, sizes: Sequence[int]) -> nn.Sequential:
+    """`new_layer` from each size to the next, one after the other."""
+    return nn.Sequential(*(new_layer(kind, before, after) for before, after in pairwise(sizes)))
 
 
 @final
@@ -55,7 +61,7 @@ class DeepBody(nn.Module):
     def __init__(self, kind: str, sizes: tuple[int, ...]) -> None:
         super().__init__()
         self.harmonise = harmoniser(kind, sizes[0])
-        self.new = nn.Sequential(*(new_layer(kind, before, after) for before, after in pairwise(sizes)))
+        self.new = new_layers(kind, sizes)
 
     def forward(self, features: Tensor, logits: Tensor | None) -> Tensor:
         return self.new(self.harmonise(pooled(features)))
