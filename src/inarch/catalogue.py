@@ -130,31 +130,27 @@ GRAFTS = (
         keeps_layer=True,
     ),
     Entry("deepen", "the classification layer kept, new layers behind it", _KEEPING, keeps_layer=True),
-    Entry(
-        "joined", "the classification layer kept, a new classifier on its logits and its input", _OWN, keeps_layer=True
-    ),
+    Entry("joined", "the classification layer kept, a new classifier on its logits and input", _OWN, keeps_layer=True),
     Entry("da-cnn", "a new layer and a new classifier in place of the classification layer", _GROWING),
     Entry("wa-cnn", "new units beside the penultimate ones, a new classifier on both", _GROWING),
     Entry("dwa-cnn", "new units beside the penultimate ones, a new layer, a new classifier", _GROWING),
     Entry("wwa-cnn", "new units beside those of the last two layers, then a new classifier", _GROWING),
     Entry(
         "head2toe",
-        "a new classifier on a tenth of the features of all stages, by a group lasso",
+        "a new classifier on a tenth of all stages' features, by a group lasso",
         "Evci et al., ICML 2022, arXiv 2201.03529",
         keeps_layer=True,
     ),
     Entry(
         "sharpened",
-        "the classification layer kept, a new classifier on sharpened probabilities",
+        "the classification layer kept, a classifier on sharpened probabilities",
         _OWN,
         keeps_layer=True,
     ),
-    Entry(
-        "residual", "a new classifier from a linear discriminant on, gated source logits added", _OWN, keeps_layer=True
-    ),
+    Entry("residual", "a classifier from a linear discriminant on, gated source logits added", _OWN, keeps_layer=True),
     Entry(
         "deepen-joined",
-        "the classification layer kept, new layers behind its logits and its input",
+        "the classification layer kept, new layers behind its logits and input",
         _OWN,
         keeps_layer=True,
     ),
