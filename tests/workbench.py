@@ -59,6 +59,7 @@ def workbench(
     keeping: Keeping | None = None,
     a_class: int = 12,
     plan: Plan = DEFAULT,
+    device: str = "cpu",
     measured: bool = False,
     deeper: bool = False,
 ) -> Iterator[Workbench]:
@@ -89,7 +90,7 @@ def workbench(
     training, evaluated = len(kept.rows["train"]), len(kept.rows["validation"]) + len(kept.rows["test"])
     demand = Demand(training, evaluated, views=4 * epochs, epochs=epochs, item=2)
     keeping = keeping or Keeping(cuts_to_store(staged.stages, demand, limit))
-    store = PrefixStore(staged, kept, Machine(plan=plan), keeping)
+    store = PrefixStore(staged, kept, Machine(device, plan), keeping)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

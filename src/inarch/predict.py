@@ -174,7 +174,8 @@ class Model:
 
     def _rows(self, seen: Sequence[_Seen], asked: _Asked) -> list[tuple[np.ndarray | None, dict[str, Any]]]:
         """For each image its heat, where that is asked for, and fields of its `Prediction`."""
-        pixels = self._machine.place(evaluation_batch([image.pixels for image in seen], self.input))
+        batch = evaluation_batch([image.pixels for image in seen], self.input, self._machine.device)
+        pixels = self._machine.place(batch)
         with torch.no_grad():
             with self._machine.autocast(frozen=True):
                 stored = self._prefix(pixels)

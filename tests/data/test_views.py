@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Thread
 
@@ -16,6 +17,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as reference
 
 from inarch.data import Augmentation, Pixels, Views, centre_crop, evaluation_batch
+from inarch.data.device_views import centres
 from inarch.data.views import jitter_colours, mirrored, resize
 from inarch.errors import UsageError
 
@@ -38,9 +40,10 @@ DIGESTS = [hashlib.blake2b(bytes([n]), digest_size=16).hexdigest() for n in rang
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
 def test_a_view_has_the_same_bits_in_any_batch_order_and_number_of_threads(
-    interpolation: str, pixels: Pixels, threads: Callable[[int], None]
+    interpolation: str, pixels: Pixels, threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     views = Views(pixels, DIGESTS, Input(interpolation=interpolation))
+    monkeypatch.setattr("inarch.data.views._PIXELS_A_THREAD", 1)
     threads(2)
     together = views.training(ROWS, 5)
     order = np.array([7, 3, 11, 3, 0])
@@ -193,6 +196,7 @@ def test_a_thread_that_makes_views_gets_no_team_of_pytorchs_threads(
 def test_an_error_in_one_image_is_raised_and_leaves_no_thread(
     monkeypatch: pytest.MonkeyPatch, pixels: Pixels, threads: Callable[[int], None]
 ) -> None:
+    monkeypatch.setattr("inarch.data.views._PIXELS_A_THREAD", 1)
     threads(3)
 
     def broken(*_: object) -> None:
@@ -201,6 +205,24 @@ def test_an_error_in_one_image_is_raised_and_leaves_no_thread(
     monkeypatch.setattr("inarch.data.views.resize", broken)
     with pytest.raises(OSError, match="the disk is gone"):
         Views(pixels, DIGESTS, Input()).training(ROWS, 0)
+
+
+@pytest.mark.parametrize(("side", "most"), [(128, 1), (224, 3), (640, 16)])
+def test_small_views_are_made_on_few_threads(
+    monkeypatch: pytest.MonkeyPatch, picture: Picture, threads: Callable[[int], None], side: int, most: int
+) -> None:
+    threads(16)
+    started: list[int] = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, others: int, **names: str) -> None:
+            super().__init__(others, **names)  # type: ignore[arg-type]
+            started.append(others)
+
+    monkeypatch.setattr("inarch.data.views.ThreadPoolExecutor", Pool)
+    images = Pixels([picture(1, side, side)] * 20)
+    Views(images, [DIGESTS[0]] * 20, Input(height=side, width=side)).training(np.arange(20), 0)
+    assert sum(started) == most - 1
 
 
 @pytest.mark.parametrize(
@@ -221,3 +243,30 @@ def test_augmentations_that_cannot_be_made_are_refused(wrong: dict[str, object],
 def test_digests_must_match_the_pixels(pixels: Pixels) -> None:
     with pytest.raises(ValueError, match="11 digests for 12 images"):
         Views(pixels, DIGESTS[:11], Input())
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.4])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("sides", [(24, 32), (10, 11)])
+def test_views_for_an_accelerator_are_the_same_but_for_rounding(
+    pixels: Pixels, interpolation: str, jitter: float, sides: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = Input(height=sides[0], width=sides[1], mean=(0.0,) * 3, std=(1 / 255,) * 3, interpolation=interpolation)
+    views = Views(pixels, DIGESTS, wanted, Augmentation(colour_jitter=jitter))
+    expected = views.training(ROWS, 5)
+    monkeypatch.setattr(Views, "_made_on", lambda *_: True)
+    monkeypatch.setattr("inarch.data.device_views.TOGETHER", 5)
+    found = views.training(ROWS, 5)
+    assert found.shape == expected.shape
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    # A level or two of 255, since the processor rounds to bytes after each side.
+    assert float((found - expected).abs().max()) < 2.5
+    assert float((found - expected).abs().mean()) < 0.4
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_centres_for_an_accelerator_are_the_same_but_for_rounding(pixels: Pixels, channels: int) -> None:
+    wanted = Input(channels, mean=(0.4,) * channels, std=(0.2,) * channels)
+    expected = Views(pixels, DIGESTS, wanted).evaluation(ROWS)
+    images = [centre_crop(pixels[row], 24, 32) for row in range(12)]
+    torch.testing.assert_close(centres(images, wanted, "cpu"), expected, rtol=0, atol=1e-5)

@@ -151,7 +151,7 @@ class Other:
     def __init__(self, views: Views) -> None:
         self._views = views
 
-    def training(self, rows: np.ndarray, view: int) -> torch.Tensor:
+    def training(self, rows: np.ndarray, view: int, device: str = "cpu") -> torch.Tensor:
         return self._views.training(rows, view) + 1e-3
 
     def evaluation(self, rows: np.ndarray) -> torch.Tensor:

@@ -63,6 +63,18 @@ class Pixels:
     def __getitem__(self, row: int) -> NDArray[np.uint8]:
         return self._images[row]
 
+    def size(self, row: int) -> tuple[int, int]:
+        """Height and width of an image, which is not read for it."""
+        height, width = self._images.shapes[row][:2] if isinstance(self._images, ImageFile) else self[row].shape[:2]
+        return height, width
+
+    @property
+    def bytes(self) -> int:
+        """Of all images."""
+        if isinstance(self._images, ImageFile):
+            return sum(map(math.prod, self._images.shapes))
+        return sum(image.nbytes for image in self._images)
+
     def close(self) -> None:
         """Give memory or file back; no image can be had any more."""
         if isinstance(self._images, ImageFile):
@@ -87,7 +99,7 @@ class ImageFile:
     def __init__(self, file: IO[bytes], shapes: Sequence[tuple[int, ...]]) -> None:
         """`shapes` in the order of the file, which may be closed afterwards: this holds it by a descriptor of its own,
         given back with `close` or with the last reference."""
-        self._shapes = list(shapes)
+        self.shapes = list(shapes)
         self._starts = np.cumsum([0, *(math.prod(shape) for shape in shapes)]).tolist()
         descriptor = os.dup(file.fileno())
         self.close = weakref.finalize(self, os.close, descriptor)
@@ -95,10 +107,10 @@ class ImageFile:
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._shapes)
+        return len(self.shapes)
 
     def __getitem__(self, row: int) -> NDArray[np.uint8]:
-        image = np.empty(self._shapes[row], dtype=np.uint8)
+        image = np.empty(self.shapes[row], dtype=np.uint8)
         rest = image.data.cast("B")
         try:
             with self._lock:

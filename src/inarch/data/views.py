@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -21,36 +21,22 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from inarch.data.augmentation import DRAWS, Augmentation
+from inarch.data.device_views import KERNELS, Crops, DeviceViews, centres
+from inarch.data.geometry import GREY, Geometry
 from inarch.data.images import centre_crop, resampling
 from inarch.data.pixels import Pixels
 
-# ITU-R BT.601 as torchvision rounds it.
-_GREY = (0.2989, 0.587, 0.114)
 _TRIES = 10
 # Two of each try, two for the place, one for the flip, three for the colours; those of RandAugment stand behind them.
 _DRAWS = 2 * _TRIES + 6
+# Of a view, for each thread that makes some: on smaller ones threads wait for Python's lock longer than they work.
+# One was 1.4 times as fast as two at 128 pixels, two a third faster at 288 (docs/lab-notebook.md).
+_PIXELS_A_THREAD = 16384
 # PyTorch divides the work on more values than these between threads.
 _FEW_VALUES = 32768
 
 Bytes = NDArray[np.uint8]
 Factors = tuple[float, float, float]
-
-
-class Geometry(Protocol):
-    """What a network wants to see: `InputSpec` is one."""
-
-    @property
-    def channels(self) -> int: ...
-    @property
-    def height(self) -> int: ...
-    @property
-    def width(self) -> int: ...
-    @property
-    def mean(self) -> tuple[float, ...]: ...
-    @property
-    def std(self) -> tuple[float, ...]: ...
-    @property
-    def interpolation(self) -> str: ...
 
 
 @final
@@ -66,13 +52,17 @@ class Views:
         self._pixels, self._geometry = pixels, geometry
         self._keys = [np.frombuffer(bytes.fromhex(digest), dtype=np.uint64) for digest in digests]
         self._augmentation = augmentation or Augmentation()
+        self._on_device: dict[str, DeviceViews] = {}
 
-    def training(self, rows: NDArray[np.int64], view: int) -> Tensor:
+    def training(self, rows: NDArray[np.int64], view: int, device: str = "cpu") -> Tensor:
         """View number `view` (0 or more): float32 [rows, channels, height, width], normalised, channels last in memory.
 
-        The same row and view give the same bits in any batch, order and number of threads.
+        The same row and view give the same bits in any batch, order and number of threads. For an accelerator they are
+        made there where it can, alike but for rounding.
         """
         uniform = self._uniform(rows, view)
+        if self._made_on(device):
+            return self._on(device).make(rows, self._crops(rows, uniform))
 
         def make(place: int) -> tuple[Bytes, Factors | None]:
             crop = self._crop(int(rows[place]), uniform[place])
@@ -80,9 +70,35 @@ class Views:
 
         return _batch(make, len(rows), self._geometry)
 
-    def evaluation(self, rows: NDArray[np.int64]) -> Tensor:
+    def evaluation(self, rows: NDArray[np.int64], device: str = "cpu") -> Tensor:
         """The centres of the images: float32 [rows, channels, height, width], normalised, channels last in memory."""
-        return evaluation_batch([self._pixels[int(row)] for row in rows], self._geometry)
+        return evaluation_batch([self._pixels[int(row)] for row in rows], self._geometry, device)
+
+    def _made_on(self, device: str) -> bool:
+        """Whether an accelerator makes training views of this kind; RandAugment works on bytes, image by image."""
+        known = self._geometry.interpolation in KERNELS and not self._augmentation.operations
+        return known and torch.device(device).type != "cpu"
+
+    def _on(self, device: str) -> DeviceViews:
+        if device not in self._on_device:
+            self._on_device[device] = DeviceViews(self._pixels, self._geometry, device)
+        return self._on_device[device]
+
+    def _crops(self, rows: NDArray[np.int64], uniform: NDArray[np.float64]) -> Crops:
+        boxes = [self._box(self._pixels.size(row), draws) for row, draws in zip(rows.tolist(), uniform, strict=True)]
+        factors = [self._factors(draws) for draws in uniform] if self._augmentation.colour_jitter else None
+        colours = None if factors is None else np.array(factors, dtype=np.float32)
+        return Crops(np.array(boxes, dtype=np.int64), self._flips(uniform), colours)
+
+    def _flips(self, uniform: NDArray[np.float64]) -> NDArray[np.bool_]:
+        flips: NDArray[np.bool_] = uniform[..., 2 * _TRIES + 2] < self._augmentation.flip
+        return flips
+
+    def _box(self, size: tuple[int, int], uniform: NDArray[np.float64]) -> tuple[int, int, int, int]:
+        """Top, left, height and width of a random crop of an image of that height and width."""
+        height, width = _crop_size(*size, uniform[: 2 * _TRIES], self._augmentation)
+        place = uniform[2 * _TRIES : 2 * _TRIES + 2]
+        return int(place[0] * (size[0] - height + 1)), int(place[1] * (size[1] - width + 1)), height, width
 
     def _uniform(self, rows: NDArray[np.int64], view: int) -> NDArray[np.float64]:
         """The random numbers of a view, from 0 to 1: [rows, draws]."""
@@ -115,14 +131,11 @@ class Views:
         return augmented(image, uniform[_DRAWS:].tolist(), self._augmentation.magnitude)
 
     def _crop(self, row: int, uniform: NDArray[np.float64]) -> Bytes:
-        image, augmentation, geometry = self._pixels[row], self._augmentation, self._geometry
-        height, width = image.shape[:2]
-        crop_height, crop_width = _crop_size(height, width, uniform[: 2 * _TRIES], augmentation)
-        place = uniform[2 * _TRIES : 2 * _TRIES + 2]
-        top, left = int(place[0] * (height - crop_height + 1)), int(place[1] * (width - crop_width + 1))
-        crop = image[top : top + crop_height, left : left + crop_width]
+        image, geometry = self._pixels[row], self._geometry
+        top, left, height, width = self._box((image.shape[0], image.shape[1]), uniform)
+        crop = image[top : top + height, left : left + width]
         resized = resize(crop, geometry.height, geometry.width, geometry.interpolation)
-        return mirrored(resized) if uniform[2 * _TRIES + 2] < augmentation.flip else resized
+        return mirrored(resized) if self._flips(uniform) else resized
 
 
 def _crop_size(height: int, width: int, uniform: NDArray[np.float64], augmentation: Augmentation) -> tuple[int, int]:
@@ -169,15 +182,20 @@ def _channels_last(image: Bytes) -> Tensor:
     return torch.from_numpy(image).reshape(1, *image.shape).permute(0, 3, 1, 2)
 
 
-def evaluation_batch(images: Sequence[Bytes], geometry: Geometry) -> Tensor:
-    """The centres of uint8 [H, W, 3] images as float32 [images, channels, height, width], normalised, channels last."""
+def evaluation_batch(images: Sequence[Bytes], geometry: Geometry, device: str = "cpu") -> Tensor:
+    """The centres of uint8 [H, W, 3] images as float32 [images, channels, height, width], normalised, channels last.
+
+    For an accelerator bytes are copied to it and normalised there.
+    """
+    if torch.device(device).type != "cpu":
+        return centres([centre_crop(image, geometry.height, geometry.width) for image in images], geometry, device)
     return _batch(
         lambda place: (centre_crop(images[place], geometry.height, geometry.width), None), len(images), geometry
     )
 
 
 def _batch(make: Callable[[int], tuple[Bytes, Factors | None]], count: int, geometry: Geometry) -> Tensor:
-    """What `make` gives for 0 to count - 1 as one batch, channels last, on as many threads as PyTorch may use.
+    """What `make` gives for 0 to count - 1 as one batch, channels last, on one thread or several.
 
     An image passes through all operations before the next one, in NumPy: it stays in the processor's cache, and no
     result depends on how PyTorch would divide a batch between threads. Bytes and batch have the same order in memory,
@@ -202,7 +220,7 @@ def _batch(make: Callable[[int], tuple[Bytes, Factors | None]], count: int, geom
         np.subtract(_in_rows(values), centre, out=rows)
         rows *= factor
 
-    _on_all_threads(fill, count)
+    _on_threads(fill, count, max(1, geometry.height * geometry.width // _PIXELS_A_THREAD))
     return out
 
 
@@ -211,15 +229,16 @@ def _in_rows(image: NDArray[Any]) -> NDArray[Any]:
     return image.reshape(image.shape[0], -1)
 
 
-def _on_all_threads(work: Callable[[int], None], count: int) -> None:
-    """Calls `work` with 0 to count - 1; this thread works too, so that one fewer need be started."""
+def _on_threads(work: Callable[[int], None], count: int, most: int) -> None:
+    """Calls `work` with 0 to count - 1, on as many threads as PyTorch may use and no more than `most`; this thread
+    works too, so that one fewer need be started."""
     places = iter(range(count))
 
     def share() -> None:
         for place in places:
             work(place)
 
-    others = min(torch.get_num_threads(), count) - 1
+    others = min(torch.get_num_threads(), count, most) - 1
     if others < 1:
         share()
         return
@@ -239,7 +258,7 @@ def jitter_colours(values: NDArray[np.float32], factors: Factors) -> None:
     rows = _in_rows(values)
     # Sums over a column of whole numbers are exact in float32, so no order of summing can show in the result.
     sums = rows.sum(axis=0).reshape(-1, 3).sum(axis=0, dtype=np.float64)
-    grey = float(np.dot(sums, _GREY)) / (values.shape[0] * values.shape[1])
+    grey = float(np.dot(sums, GREY)) / (values.shape[0] * values.shape[1])
     # clamp(clamp(c x + (1 - c) grey, 0, 255) b, 0, 255) in one step. Clamping is the dearest part of it all, and what
     # lies between values and their grey needs none.
     rows *= np.float32(contrast * brightness)
@@ -257,7 +276,7 @@ def jitter_colours(values: NDArray[np.float32], factors: Factors) -> None:
 
 def _grey(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Grey of float32 [H, W, 3] as [H, W]."""
-    grey: NDArray[np.float32] = values[..., 0] * np.float32(_GREY[0])
-    grey += values[..., 1] * np.float32(_GREY[1])
-    grey += values[..., 2] * np.float32(_GREY[2])
+    grey: NDArray[np.float32] = values[..., 0] * np.float32(GREY[0])
+    grey += values[..., 1] * np.float32(GREY[1])
+    grey += values[..., 2] * np.float32(GREY[2])
     return grey

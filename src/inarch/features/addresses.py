@@ -33,7 +33,7 @@ class Addresses:
         self, stages: Sequence[nn.Module], images: Images, machine: Machine, source: Mapping[str, Any], chunk: int
     ) -> None:
         """stages: with the weights of the source. source: what else decides what they compute (digest of a file)."""
-        self._images = images
+        self._images, self._device = images, machine.device
         self._common = {
             "format": FORMAT,
             "chunk": chunk,
@@ -64,8 +64,7 @@ class Addresses:
     def _some_pixels(self, split: str, view: int | None) -> str:
         """A digest of the first image as the network sees it: whatever changes how views are made shows in it."""
         rows = self._images.rows[split][:1]
-        views = self._images.views
-        return tensor_digest(views.evaluation(rows) if view is None else views.training(rows, view))
+        return tensor_digest(self._images.seen(rows, view, self._device))
 
 
 def stage_digest(stage: nn.Module) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from inarch.data import Views
 
@@ -25,3 +26,10 @@ class Images:
     classes: int
     digests: Mapping[str, tuple[str, ...]]
     recipe: Mapping[str, Any]
+
+    def seen(self, rows: np.ndarray, view: int | None, device: str) -> Tensor:
+        """Images as the network sees them, for a device, on which they need not be yet; view None is the evaluation
+        view."""
+        if view is None:
+            return self.views.evaluation(rows, device)
+        return self.views.training(rows, view, device)

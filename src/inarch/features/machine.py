@@ -45,6 +45,11 @@ class Machine:
         stored = stored.to(self.device)
         return stored.float() if stored.dtype == torch.bfloat16 and self.plan.trained == "fp32" else stored
 
+    def wait(self) -> None:
+        """Returns when the device has done what it was given: before a clock is read."""
+        if torch.device(self.device).type == "cuda":
+            torch.cuda.synchronize(self.device)
+
     def identity(self) -> dict[str, Any]:
         """JSON that names everything of a machine that changes what a frozen network computes."""
         if self.device.startswith("cuda"):

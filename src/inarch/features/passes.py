@@ -47,9 +47,8 @@ class Passes:
     def pixels(self, split: str, positions: np.ndarray, view: int | None) -> Tensor:
         """The images at positions of a split as the network sees them; view None is the evaluation view."""
         rows = self._images.rows[split][positions]
-        views = self._images.views
         with self._profile().section("views"):
-            return self._machine.place(views.evaluation(rows) if view is None else views.training(rows, view))
+            return self._machine.place(self._images.seen(rows, view, self._machine.device))
 
     def run(self, start: int, stop: int, x: Tensor) -> Tensor:
         """Activations at cut `stop` from those at cut `start`."""

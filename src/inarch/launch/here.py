@@ -23,6 +23,7 @@ from inarch.launch.cost import Speeds, seconds_of
 from inarch.methods import make_method
 from inarch.network.adapted import AdaptedNetwork
 from inarch.network.grafts import Configuration, Widths
+from inarch.network.randomness import own_randomness
 from inarch.network.stages import Stages
 from inarch.results.folder import TRIAL as TRIAL
 from inarch.results.folder import RunFolder
@@ -193,7 +194,7 @@ class Workbench:
         """Speeds of this network on this machine, over a few batches; no weight and no random state changes."""
         images, batch = self.store.images, settings.batch_size
         rows = images.rows["train"][: min(batch, len(images.rows["train"]))]
-        pixels = self.store.machine.place(images.views.training(rows, 0))
+        pixels = self.store.machine.place(images.seen(rows, 0, self.store.machine.device))
         labels = torch.zeros(len(rows), dtype=torch.long, device=pixels.device)
         network = self.network(Trial(TRADITIONAL, 0, "fine-tuning", 0.0, 0.0, 0, settings))
 
@@ -203,16 +204,18 @@ class Workbench:
                 logits = network(pixels)
             nn.functional.cross_entropy(logits.float(), labels).backward()
             network.zero_grad(set_to_none=True)
+            self.store.machine.wait()
 
-        def forward() -> Tensor:
+        def forward() -> None:
             network.eval()
             with torch.no_grad(), self.store.machine.autocast(frozen=True):
-                return network(pixels)
+                network(pixels)
+            self.store.machine.wait()
 
-        with self.store.profile.section("measuring"), torch.random.fork_rng(devices=[]):
+        with self.store.profile.section("measuring"), own_randomness():
             speeds = Speeds(
                 training=seconds_of(step) / len(rows),
-                view=seconds_of(lambda: images.views.training(rows, 0)) / len(rows),
+                view=seconds_of(lambda: images.seen(rows, 0, self.store.machine.device)) / len(rows),
                 forward=seconds_of(forward) / len(rows),
                 head=0.004,
             )

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from inarch.features.machine import Machine
 from inarch.features.plan import MEMORY_FORMATS, PRECISIONS, Plan, computes_in_bf16
+from inarch.network.randomness import own_randomness
 from inarch.network.recomputed import through
 from inarch.network.stages import Stages
 
@@ -219,8 +220,7 @@ class _Rehearsal:
         return machine, machine.place(images)
 
     def _now(self) -> float:
-        if torch.device(self._device).type == "cuda":
-            torch.cuda.synchronize(self._device)
+        Machine(self._device).wait()
         return time.perf_counter()
 
 
@@ -231,9 +231,8 @@ def rehearsing(
     """Whatever is done to the network within, it is on the processor and as before afterwards; so is random state."""
     weights = {name: value.clone() for name, value in network.state_dict().items()}
     modes = {module: module.training for module in network.modules()}
-    accelerators = [torch.device(device)] if torch.device(device).type == "cuda" else []
     try:
-        with torch.random.fork_rng(devices=accelerators):
+        with own_randomness():
             yield _Rehearsal(network, staged, device, recomputed)
     finally:
         network.zero_grad(set_to_none=True)

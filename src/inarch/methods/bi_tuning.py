@@ -25,6 +25,7 @@ from torch.utils.hooks import RemovableHandle
 
 from inarch.methods.method import Method, ParameterGroup, Rates, Step, Task, old_and_new
 from inarch.network.adapted import AdaptedNetwork
+from inarch.network.randomness import own_randomness
 
 
 @final
@@ -58,8 +59,7 @@ class BiTuning(Method):
     def prepare(self, network: AdaptedNetwork, task: Task) -> None:
         channels, device = network.graft.classifier.in_features, task.labels.device
         random = torch.Generator().manual_seed(task.seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(task.seed)
+        with own_randomness(task.seed):
             self._projector = nn.Linear(channels, self.projection).to(device)
         self._task, self._keys = task, _KeyEncoder(network, self._projector, self.momentum)
         self._queues = (

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, ClassVar, final
 
-import torch
 from torch import nn
 
 from inarch.errors import UsageError
 from inarch.methods.method import Method, Task
 from inarch.network.adapted import AdaptedNetwork
 from inarch.network.grafts import Configuration
+from inarch.network.randomness import own_randomness
 from inarch.network.stages import Stages
 
 
@@ -57,8 +57,7 @@ class LoRA(Method):
         inside = {name for k in trained - {last} for name, _ in network.staged.segment(k - 1, k).named_modules()}
         network.rest(range(1, last + 1))
         self._network = network
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(task.seed)
+        with own_randomness(task.seed):
             self._adapt("suffix", (n for n in adaptable(network.suffix.named_modules()) if n in inside))
             if network.layer is not None and last in trained:
                 self._adapt("layer", adaptable(network.layer.named_modules()))

@@ -28,6 +28,7 @@ from inarch.network.graft import Configuration, Graft, Widths, fitting_sizes, po
 from inarch.network.grown import DACNN, DWACNN, WACNN, WWACNN
 from inarch.network.head2toe import Head2Toe
 from inarch.network.layers import harmoniser
+from inarch.network.randomness import own_randomness
 
 __all__ = [
     "DEFAULT_GRAFTS", "GRAFTS", "GRAFT_NAMES", "Configuration", "Deepen", "Graft", "Joined", "Replace", "Retain",
@@ -137,8 +138,7 @@ def graft_class(name: str) -> type[Graft]:
 
 def build_graft(configuration: Configuration, widths: Widths, seed: int) -> Graft:
     """The graft with initial weights that depend on the seed alone; no global random state is touched."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with own_randomness(seed):
         return graft_class(configuration.graft)(configuration, widths)
 
 

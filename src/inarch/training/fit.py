@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -14,10 +13,10 @@ import torch
 from torch import Tensor
 
 from inarch.errors import TrainingError
-from inarch.features.machine import Machine
 from inarch.features.store import PrefixStore
 from inarch.methods import Method, trained_state
 from inarch.network.adapted import AdaptedNetwork
+from inarch.network.randomness import own_randomness
 from inarch.training.learner import Learner, probabilities
 from inarch.training.members import Alone
 from inarch.training.order import Course, course_of
@@ -126,7 +125,7 @@ def _once(
     """One training of each trial, which is all that most of them are."""
     course = course_of(trials[0], store.images.labels["train"])
     try:
-        with own_randomness(trials[0].seed, store.machine):
+        with own_randomness(trials[0].seed):
             learner = Learner(networks, trials, store, methods, course)
             return _run(learner, course, store.images.labels["validation"], watch)
     finally:
@@ -215,12 +214,3 @@ def predict(network: AdaptedNetwork, store: PrefixStore, split: str) -> np.ndarr
     """Probabilities [images, classes] of the evaluation view of a split, in evaluation mode."""
     network.eval()
     return probabilities([Alone(0, network)], network.stored_cut, store, split)[0]
-
-
-@contextmanager
-def own_randomness(seed: int, machine: Machine) -> Iterator[None]:
-    """Dropout of a trial depends on its seed alone, and the caller's random state is as before afterwards."""
-    devices = [torch.device(machine.device)] if machine.device.startswith("cuda") else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield

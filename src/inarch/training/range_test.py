@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from inarch.features.store import PrefixStore
 from inarch.methods import ParameterGroup, over_labels
 from inarch.network.adapted import AdaptedNetwork
-from inarch.training.fit import own_randomness
+from inarch.network.randomness import own_randomness
 from inarch.training.learner import make_optimiser
 from inarch.training.mixing import mixture_of
 from inarch.training.order import class_weights, epoch_order, split_batches, view_number
@@ -54,7 +54,7 @@ def range_test(network: AdaptedNetwork, settings: TrainingSettings, seed: int, s
     try:
         # No more images than the steps see: a range test must not take longer with more images.
         start_scales(network.to(store.machine.device), store, STEPS * settings.batch_size)
-        with own_randomness(seed, store.machine):
+        with own_randomness(seed):
             rates, losses = _sweep(network, settings, seed, store)
     finally:
         network.graft.load_state_dict(before)

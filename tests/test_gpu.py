@@ -1,0 +1,176 @@
+"""What holds on the processor holds on a GPU: the same trainings, the same store, the same studies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from program import ONE, QUICK, inarch, rows
+from torch import nn
+from toy import write_images, write_source
+from workbench import SETTINGS, deepest, needs_deeper, quick_selection, small, workbench  # noqa: F401
+
+from inarch.features.plan import Plan
+from inarch.features.shelf import Shelf
+from inarch.features.store import Keeping
+from inarch.launch.here import TRIAL, Workbench
+from inarch.methods import METHODS, make_method, method_class
+from inarch.network.grafts import GRAFT_NAMES, Configuration
+from inarch.training.fit import Trained, Watch, predict, train, train_together
+from inarch.training.trial import Trial
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+NAMES = [method.name for method in METHODS]
+PAIRS = [(method, "joined") for method in NAMES] + [("fine-tuning", graft) for graft in GRAFT_NAMES]
+BF16 = Plan(frozen="bf16", trained="bf16")
+
+
+@pytest.fixture(autouse=True)
+def whole_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions in fp32 as on a processor, not in TF32."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+def a_trial(method: str, graft: str, cut: int = 1) -> Trial:
+    cut = deepest(graft) if method_class(method).deepest_only else cut
+    old = 0.002 if cut < deepest(graft) else 0.0
+    return Trial(small(graft), cut, method, old, 0.01, 1, replace(SETTINGS, epochs=3))
+
+
+@contextmanager
+def bench_on(folder: Path, device: str, graft: str = "joined", keeping: Keeping | None = None) -> Iterator[Workbench]:
+    """A workbench whose network has no dropout: its masks are another device's own."""
+    with workbench(folder, epochs=3, device=device, keeping=keeping, deeper=needs_deeper(graft)) as bench:
+        for module in bench._network.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        yield bench
+
+
+@pytest.mark.parametrize(("method", "graft"), PAIRS)
+def test_a_training_on_a_gpu_comes_to_what_it_comes_to_on_a_processor(tmp_path: Path, method: str, graft: str) -> None:
+    trial, found = a_trial(method, graft), {}
+    for device in ("cpu", "cuda"):
+        with bench_on(tmp_path / device, device, graft) as bench:
+            bench.run([trial], Watch())
+            (record,) = bench.folder.ledger.records(TRIAL)
+            found[device] = record.arrays["validation"]
+            if device == "cuda":
+                restored = predict(bench.restore(trial), bench.store, "validation")
+                np.testing.assert_allclose(restored, found[device], atol=1e-5)
+                assert all(weight.is_cuda for weight in bench.restore(trial).parameters())
+    np.testing.assert_allclose(found["cuda"], found["cpu"], atol=2e-3)
+
+
+@pytest.mark.parametrize("method", NAMES)
+def test_every_method_trains_in_bf16_with_a_disk(tmp_path: Path, method: str) -> None:
+    trial = a_trial(method, "joined")
+    trial = replace(trial, settings=replace(trial.settings, epochs=6, precision="bf16", frozen_precision="bf16"))
+    keeping = Keeping((1, 2, 3), shelf=Shelf(tmp_path / "shelf"))
+    with workbench(tmp_path, epochs=6, device="cuda", plan=BF16, keeping=keeping) as bench:
+        epochs = train(bench.network(trial), trial, bench.store, make_method(method), Watch()).epochs
+    assert epochs[-1].training_loss < epochs[0].training_loss - 0.05
+
+
+@pytest.mark.parametrize(("method", "graft"), PAIRS)
+def test_two_runs_are_equal_bit_for_bit(tmp_path: Path, method: str, graft: str) -> None:
+    trial, found = a_trial(method, graft), []
+    for keeping in (Keeping((1, 2, 3)), Keeping((1, 2, 3), shelf=Shelf(tmp_path / "shelf"))):
+        with workbench(tmp_path, epochs=3, device="cuda", keeping=keeping, deeper=needs_deeper(graft)) as bench:
+            network = bench.network(trial)
+            train(network, trial, bench.store, make_method(method), Watch())
+            found.append({name: value.clone() for name, value in network.state_dict().items()})
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
+def test_stored_activations_are_those_that_are_computed_again(tmp_path: Path) -> None:
+    positions, found = np.arange(20)[::-1].copy(), []
+    for keeping in (Keeping(()), Keeping((1, 2)), Keeping((1, 2), shelf=Shelf(tmp_path / "shelf"))):
+        with workbench(tmp_path, device="cuda", keeping=keeping) as bench:
+            found += [[bench.store.read(2, "train", positions, 0).cpu() for _ in range(2)]]
+    for first, again in found[1:]:
+        assert torch.equal(first, again)
+        assert torch.allclose(first, found[0][0], rtol=0.02, atol=0.02)  # which did not pass through bf16 at cut 1
+    assert torch.equal(found[1][0], found[2][0])
+
+
+def test_trials_trained_together_come_to_what_they_come_to_alone(tmp_path: Path) -> None:
+    configurations = (Configuration("retain", "l2"), Configuration("deepen", "batch", (7, 5)))
+    trials = [
+        Trial(c, 3, "fine-tuning", 0.0, rate, 1, replace(SETTINGS, epochs=3))
+        for c in configurations for rate in (0.01, 0.05)
+    ]  # fmt: skip
+    with bench_on(tmp_path, "cuda") as bench:
+        networks = [bench.network(trial) for trial in trials]
+        methods = [make_method("fine-tuning") for _ in trials]
+        together = train_together(networks, trials, bench.store, methods, Watch())
+        alone = [train(bench.network(t), t, bench.store, make_method("fine-tuning"), Watch()) for t in trials]
+    for one, other in zip(together, alone, strict=True):
+        assert isinstance(one, Trained)
+        np.testing.assert_allclose(one.validation, other.validation, atol=1e-4)
+
+
+def test_training_leaves_the_random_state_of_the_gpu_as_it_was(tmp_path: Path) -> None:
+    with workbench(tmp_path, device="cuda") as bench:
+        before = torch.cuda.get_rng_state(), torch.get_rng_state()
+        trial = a_trial("fine-tuning", "joined", cut=0)
+        train(bench.network(trial), trial, bench.store, make_method("fine-tuning"), Watch())
+        assert torch.equal(before[0], torch.cuda.get_rng_state())
+        assert torch.equal(before[1], torch.get_rng_state())
+
+
+def test_a_study_on_a_gpu_goes_on_where_it_was_and_its_model_predicts(tmp_path: Path) -> None:
+    write_source(tmp_path / "source")
+    write_images(tmp_path / "images", a_class=20)
+    source, run = ("--source", tmp_path / "source" / "toy.json"), tmp_path / "run"
+    command = ["fit", tmp_path / "images", *source, "--out", run, *QUICK, "--seeds", "2", "--profile"]
+    ran = inarch(*command)
+    assert ran.exit_code == 0, ran.said
+    results = json.loads((run / "results.json").read_text())
+    assert results["cost"]["environment"]["device"] == "cuda"
+    trained = rows(run)
+    again = inarch(*command, "--device", "cuda")
+    assert again.exit_code == 0, again.said
+    assert rows(run) == trained
+    ran = inarch(*command, "--device", "cpu")
+    assert ran.exit_code == 2
+    assert "this run was begun on cuda" in ran.said
+    tables = {}
+    for device in ("cuda", "cpu"):
+        predicted = inarch("predict", run, tmp_path / "images", "--out", tmp_path / f"{device}.csv", "--device", device)
+        assert predicted.exit_code == 0, predicted.said
+        tables[device] = [line.split(",")[1] for line in (tmp_path / f"{device}.csv").read_text().splitlines()]
+    assert np.mean([a == b for a, b in zip(*tables.values(), strict=True)]) > 0.9
+
+
+def test_a_comparison_and_a_ranking_run_on_a_gpu(tmp_path: Path) -> None:
+    write_source(tmp_path / "source")
+    write_images(tmp_path / "images", a_class=20)
+    source = ("--source", tmp_path / "source" / "toy.json")
+    compared = inarch(
+        "compare", tmp_path / "images", *source, "--out", tmp_path / "compared", "--methods", "fine-tuning,bss",
+        "--shots", "5", "--seeds", "2", *QUICK, "--device", "cuda",
+    )  # fmt: skip
+    assert compared.exit_code == 0, compared.said
+    ranked = inarch("rank", tmp_path / "images", *source, "--device", "cuda")
+    assert ranked.exit_code == 0, ranked.said
+
+
+def test_the_least_study_gives_heat_maps_on_a_gpu(tmp_path: Path) -> None:
+    write_source(tmp_path / "source")
+    write_images(tmp_path / "images", a_class=20)
+    run = tmp_path / "run"
+    ran = inarch("fit", tmp_path / "images", "--source", tmp_path / "source" / "toy.json", "--out", run, *ONE)
+    assert ran.exit_code == 0, ran.said
+    drawn = inarch(
+        "predict", run, tmp_path / "images" / "red", "--out", tmp_path / "p.csv", "--heatmaps", tmp_path / "h"
+    )
+    assert drawn.exit_code == 0, drawn.said
+    assert any((tmp_path / "h").rglob("*.png"))
