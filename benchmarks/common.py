@@ -66,6 +66,12 @@ def arguments(text: str) -> argparse.ArgumentParser:
     return parser
 
 
+def named(script: str, chosen: argparse.Namespace) -> str:
+    """What a version of a benchmark is called: by its script, its effort and its device."""
+    device = "" if chosen.device == "cpu" else f"-{chosen.device}"
+    return f"{script}{'-quick' if chosen.quick else ''}{device}"
+
+
 def draw_about(work: Path, name: str, images: int, seed: int) -> Path:
     """A manifest below `work` of a shared data set with about `images` training images, drawn by `seed`; its name says
     how many a class."""
@@ -77,6 +83,11 @@ def draw_about(work: Path, name: str, images: int, seed: int) -> Path:
 def a_class_of(data: Path, images: int) -> int:
     """How many training images a class come to about `images` in all, equally many of every class; at most 100."""
     return max(1, min(100, images // sum(folder.is_dir() for folder in (data / "train").iterdir())))
+
+
+def device_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds `--device`."""
+    parser.add_argument("--device", default="cpu", help="cpu or cuda; on cuda ResNet-50 with random weights")
 
 
 def draw(data: Path, file: Path, *, a_class: int, seed: int) -> Path:

@@ -18,7 +18,7 @@ from statistics import fmean, median, stdev
 
 import common
 from common import AS_COMMAND_LINE, PACKAGES, Parts, Record, middle
-from made import make_images
+from made import MADE, RANDOM, card_of, make_images
 from peers import CONTESTANTS, NEEDS
 
 PEER_PACKAGES = ("fastai", "transformers", "accelerate", "datasets")
@@ -57,7 +57,7 @@ QUICK = Effort(
     {network: replace(course, epochs=2) for network, course in FULL.courses.items()}, a_class=30, image_size=128
 )
 # Where there is a GPU: made images, and ResNet-50 with random weights.
-GPU = Effort({"timm:resnet50": Course(3)}, data="made", a_class=200, batch_size=128)
+GPU = Effort({RANDOM: Course(6)}, data=MADE, a_class=200, batch_size=128)
 
 
 def copy_images(data: Path, folder: Path, a_class: int) -> Path:
@@ -83,12 +83,12 @@ def measure(parts: Parts, work: Path, effort: Effort, images: Path, device: str)
     """Parts by network and contestant, seed after seed: in every seed all contestants, one after the other."""
     found: dict[str, dict[str, list[Record]]] = {}
     for network, course in effort.courses.items():
-        source = network if ":" in network else common.card(network)
+        source = card_of(network, work)
         for seed in range(effort.seeds):
             for contestant in installed():
                 for jitter in (0.0, 0.2) if contestant == "inarch" else (0.0,):
                     name = contestant + (", colour jitter" if jitter else "")
-                    part = f"{network.replace(':', '-')}-{contestant}{'-jitter' if jitter else ''}-{seed}"
+                    part = f"{network}-{contestant}{'-jitter' if jitter else ''}-{seed}"
                     values = {
                         "contestant": contestant, "images": images, "source": source, "run": work / "runs" / part,
                         "epochs": course.epochs, "rate": course.rate, "batch_size": effort.batch_size, "seed": seed,
@@ -106,6 +106,14 @@ def share_of_random_tensors(record: Record) -> float:
     return share
 
 
+def utilisation(ours: Record, images_per_second: float) -> float | None:
+    """The operations of that many training steps over those of matrix products, alike a second."""
+    if "operations_an_image" not in ours:  # parts from before it was measured
+        return None
+    operations, rate = ours["operations_an_image"], ours["operations_per_second_of_products"]
+    return float(images_per_second * operations / rate)
+
+
 def figures(found: dict[str, list[Record]]) -> Record:
     """Medians of one network over seeds; how many times faster we are than the fastest peer; and what files cost."""
     contestants = {}
@@ -119,6 +127,7 @@ def figures(found: dict[str, list[Record]]) -> Record:
             "standard_deviation": stdev(accuracies) if len(accuracies) > 1 else None,
             "rounds": len(records),
             "peak_memory_bytes": max(record["peak_memory_bytes"] for record in records),
+            "utilisation": utilisation(found["inarch"][0], middle(records, "images_per_second_later")),
         }
     bare = middle(found["inarch"], "images_per_second_from_random_tensors")
     peers = [one["images_per_second"] for name, one in contestants.items() if not name.startswith("inarch")]
@@ -139,11 +148,12 @@ def show(network: str, effort: Effort, values: Record) -> None:
             name, one["images_per_second"], one["images_per_second_later"], one["seconds"],
             f"{100 * one['test_accuracy']:.1f}"
             + (f" ± {100 * one['standard_deviation']:.1f}" if one["standard_deviation"] is not None else ""),
-            one["peak_memory_bytes"] / 2**20, one["rounds"],
+            one["peak_memory_bytes"] / 2**20, "" if one["utilisation"] is None else f"{100 * one['utilisation']:.1f} %",
+            one["rounds"],
         ]
         for name, one in values["contestants"].items()
     ]  # fmt: skip
-    columns = ["", "images/s", "from 2nd epoch", "seconds", "test accuracy, spread over seeds", "MiB", "rounds"]
+    columns = ["", "images/s", "from 2nd epoch", "seconds", "test accuracy, spread", "MiB", "utilisation", "rounds"]
     size = f"{effort.image_size} pixels" if effort.image_size else "the size of its card"
     title = f"{network}, {effort.data}, {size}, {effort.courses[network].epochs} epochs, batch {effort.batch_size}"
     common.print_table(title, columns, rows)
@@ -156,12 +166,11 @@ def show(network: str, effort: Effort, values: Record) -> None:
 def main(given: Sequence[str] | None = None) -> int:
     parser = common.arguments(__doc__ or "")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--device", default="cpu", help="cpu or cuda; on cuda ResNet-50 with random weights")
+    common.device_argument(parser)
     chosen = parser.parse_args(given)
     effort = GPU if chosen.device != "cpu" else QUICK if chosen.quick else FULL
-    kind = f"finetune{'-quick' if chosen.quick else ''}{'' if chosen.device == 'cpu' else '-' + chosen.device}"
-    work = (chosen.out / kind).resolve()
-    if effort.data == "made":
+    work = (chosen.out / common.named("finetune", chosen)).resolve()
+    if effort.data == MADE:
         images = make_images(work / "images", classes=10, a_class=effort.a_class, side=256)
     else:
         images = copy_images(common.shared() / "data" / effort.data, work, effort.a_class)

@@ -5,7 +5,8 @@ faster than their bytes over the rate at which the machine copies as many bytes,
 hold. The limit of a pass is the sum over its operations, executed one after the other, of whichever takes longer (a
 roofline, Williams et al. 2009, "Roofline: an insightful visual performance model for multicore architectures").
 Operations fused into one could go below it. Rates and passes are measured in turn in one process; of rates the shortest
-times count, since whatever disturbs a machine only adds, of passes the medians.
+times count, since whatever disturbs a machine only adds, of passes the medians. A GPU is given several of a kind before
+the clock is read, since starting and waiting for one alone takes longer than many an operation.
 """
 
 from __future__ import annotations
@@ -35,12 +36,17 @@ from inarch.launch.allocator import keep_memory
 from inarch.launch.plan import candidates
 from inarch.network.adapted import stage
 from inarch.network.source import Source
+from made import RANDOM, card_of
 from ours import Wanted
 
 NETWORKS = ("mobilenetv1_025_128", "squeezenet1_1", "mobilenetv2_100")
 BATCH_SIZE = 32
-# Rows and columns of the matrices whose product is timed; bytes that copies read and write.
-SIDE = 2048
+# Rows and columns of the matrices whose product is timed, which must fill a GPU; bytes that copies read and write.
+SIDE = {"cpu": 2048, "cuda": 8192}
+# Rounds in which the rate of products alone is measured.
+ROUNDS = 5
+# How many of a kind are given to a device before the clock is read.
+AT_ONCE = {"cpu": 1, "cuda": 10}
 COPIES = tuple(1 << exponent for exponent in range(20, 31, 2))
 # Arguments that an operation does not read, by position.
 UNREAD = {
@@ -126,21 +132,23 @@ def bytes_of(tensor: Tensor) -> int:
     return min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
 
 
-def roofline(source: str, rounds: int) -> Record:
+def roofline(source: str, rounds: int, device: str = "cpu") -> Record:
     """Rates of the machine, and seconds, operations, bytes and limits of every pass in every precision."""
     keep_memory()
     torch.set_flush_denormal(True)
-    passes = passes_of(Wanted(Path(), source).load())
+    # GPUs compute convolutions in fp32 with TF32 unless told otherwise: so must the product that is their limit.
+    torch.backends.cuda.matmul.allow_tf32 = device == "cuda"
+    passes = passes_of(Wanted(Path(), source).load(), device)
     noted = {}
     for name, run in passes.items():
         run()
         with Work() as work:
             run()
         noted[name] = work
-    contestants: dict[Any, Callable[[], float]] = {**products(), **copies(), **passes}
+    contestants: dict[Any, Callable[[], float]] = {**products(device), **copies(device), **passes}
     seconds = [{name: run() for name, run in contestants.items()} for _ in range(rounds)]
     shortest = {name: min(one[name] for one in seconds) for name in contestants}
-    arithmetic = {precision: 2 * SIDE**3 / shortest[precision] for precision in precisions()}
+    arithmetic = {precision: 2 * SIDE[device] ** 3 / shortest[precision] for precision in precisions(device)}
     copying = {moved: moved / shortest[moved] for moved in COPIES}
     found = [
         {
@@ -153,20 +161,20 @@ def roofline(source: str, rounds: int) -> Record:
     return {"rates": rates, "passes": found, "images": BATCH_SIZE, "threads": torch.get_num_threads()}
 
 
-def precisions() -> list[str]:
-    return list(dict.fromkeys(precision for _, precision in candidates("cpu")))
+def precisions(device: str) -> list[str]:
+    return list(dict.fromkeys(precision for _, precision in candidates(device)))
 
 
-def passes_of(source: Source) -> dict[tuple[str, str], Callable[[], float]]:
+def passes_of(source: Source, device: str) -> dict[tuple[str, str], Callable[[], float]]:
     """By name and precision: forward, and forward and backward through all layers and through those behind the middle
     cut."""
     staged = stage(source.network, source.classification_layer, source.input.example())
-    source.network.to(memory_format=torch.channels_last)
+    source.network.to(device).to(memory_format=torch.channels_last)
     count = len(staged.stages)
     images = source.input.example(BATCH_SIZE)
     passes = {}
-    for precision in precisions():
-        machine = Machine("cpu", Plan("channels_last", precision, precision))
+    for precision in precisions(device):
+        machine = Machine(device, Plan("channels_last", precision, precision))
         passes["forward", precision] = forward(staged.segment(0, count), machine, images)
         for cut in (0, count // 2):
             frozen, trained = staged.segment(0, cut), staged.segment(cut, count)
@@ -174,10 +182,15 @@ def passes_of(source: Source) -> dict[tuple[str, str], Callable[[], float]]:
     return passes
 
 
-def timed(run: Callable[[], Any]) -> float:
+def timed(run: Callable[[], Any], device: str) -> float:
+    """Seconds of one of the runs that a device is given at once."""
+    machine = Machine(device)
+    machine.wait()
     start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+    for _ in range(AT_ONCE[device]):
+        run()
+    machine.wait()
+    return (time.perf_counter() - start) / AT_ONCE[device]
 
 
 def forward(network: nn.Module, machine: Machine, images: Tensor) -> Callable[[], float]:
@@ -187,7 +200,7 @@ def forward(network: nn.Module, machine: Machine, images: Tensor) -> Callable[[]
     def run() -> float:
         network.eval()
         with torch.no_grad(), machine.autocast(frozen=True):
-            return timed(lambda: network(pixels))
+            return timed(lambda: network(pixels), machine.device)
 
     return run
 
@@ -196,7 +209,7 @@ def backward(frozen: nn.Module, trained: nn.Module, machine: Machine, images: Te
     """Forward and backward pass of a batch through all layers behind a cut; returns its seconds."""
     with torch.no_grad(), machine.autocast(frozen=True):
         stored = machine.hand_over(frozen.eval()(machine.place(images)))
-    labels = torch.zeros(len(images), dtype=torch.long)
+    labels = torch.zeros(len(images), dtype=torch.long, device=machine.device)
 
     def both() -> None:
         with machine.autocast():
@@ -205,37 +218,47 @@ def backward(frozen: nn.Module, trained: nn.Module, machine: Machine, images: Te
 
     def run() -> float:
         trained.train()
-        seconds = timed(both)
+        seconds = timed(both, machine.device)
         trained.zero_grad(set_to_none=True)
         return seconds
 
     return run
 
 
-def products() -> dict[str, Callable[[], float]]:
+def fastest_product(device: str) -> float:
+    """Operations a second of matrix products in the fastest precision: the shortest of some times counts."""
+    runs = products(device).values()
+    return max(2 * SIDE[device] ** 3 / min(run() for _ in range(ROUNDS)) for run in runs)
+
+
+def products(device: str) -> dict[str, Callable[[], float]]:
     """Matrix products by precision; each returns its seconds."""
-    matrices = {"fp32": torch.ones(SIDE, SIDE), "bf16": torch.ones(SIDE, SIDE, dtype=torch.bfloat16)}
-    return {one: partial(timed, partial(torch.mm, matrices[one], matrices[one])) for one in precisions()}
+    matrix = torch.randn(SIDE[device], SIDE[device], device=device)
+    matrices = {"fp32": matrix, "bf16": matrix.bfloat16()}
+    return {p: partial(timed, partial(torch.mm, matrices[p], matrices[p]), device) for p in precisions(device)}
 
 
-def copies() -> dict[int, Callable[[], float]]:
+def copies(device: str) -> dict[int, Callable[[], float]]:
     """Copies by bytes that they read and write; each returns its seconds."""
     found: dict[int, Callable[[], float]] = {}
     for moved in COPIES:
-        source, goal = torch.ones(2, moved // 2, dtype=torch.uint8)
-        found[moved] = partial(timed, partial(goal.copy_, source))
+        source, goal = torch.ones(2, moved // 2, dtype=torch.uint8, device=device)
+        found[moved] = partial(timed, partial(goal.copy_, source), device)
     return found
 
 
 def main(given: Sequence[str] | None = None) -> int:
     parser = common.arguments(__doc__ or "")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    common.device_argument(parser)
     chosen = parser.parse_args(given)
-    work = (chosen.out / ("limits-quick" if chosen.quick else "limits")).resolve()
+    work = (chosen.out / common.named("limits", chosen)).resolve()
     facts = common.machine()
     parts, found = Parts(chosen.parts or work / "parts", work), {}
-    for network in NETWORKS[:1] if chosen.quick else NETWORKS:
-        values = {"source": common.card(network), "rounds": 5 if chosen.quick else 20}
+    networks = NETWORKS if chosen.device == "cpu" else (RANDOM,)
+    for network in networks[:1] if chosen.quick else networks:
+        source = card_of(network, work)
+        values = {"source": source, "rounds": 5 if chosen.quick else 20, "device": chosen.device}
         found[network] = parts.measure(network, "limits:roofline", values, AS_COMMAND_LINE)
     show(found)
     common.write_json(chosen.json, {"networks": found, "machine": facts})

@@ -24,6 +24,7 @@ from inarch.launch.here import Workbench
 from inarch.training.fit import Watch
 from inarch.training.trial import TrainingSettings
 from job import Finished, Job, evaluation, test
+from limits import Work, fastest_product
 from ours import Wanted, in_study, trial_of
 from plain import LABEL_SMOOTHING, MOMENTUM, RATIO, SCALE, WEIGHT_DECAY, WORKERS
 
@@ -66,6 +67,8 @@ def with_inarch(job: Job) -> Finished:
         speeds = {
             "images_per_second_steps_later": step_speed(steps, job.epochs, len(job.files("train")), job.batch_size),
             "images_per_second_from_random_tensors": from_random_tensors(network, bench.store.machine, job),
+            "operations_an_image": operations_an_image(job),
+            "operations_per_second_of_products": fastest_product(job.device),
         }
         return Finished(_Placed(network, bench.store.machine), stamps, speeds)
 
@@ -119,6 +122,14 @@ def from_random_tensors(network: nn.Module, machine: Machine, job: Job) -> float
     seconds = time.monotonic() - start
     network.load_state_dict(before)
     return job.batch_size * RANDOM_STEPS / seconds
+
+
+def operations_an_image(job: Job) -> float:
+    """Multiplications and additions of a training step of all layers."""
+    images = job.loaded.input.example(2)
+    with Work() as work:
+        job.network().train()(images).sum().backward()
+    return work.operations / len(images)
 
 
 def with_timm(job: Job) -> Finished:

@@ -32,7 +32,8 @@ from inarch.network.source import Source
 from inarch.training.schedule import warmup_cosine
 from ours import Wanted
 
-WORKERS = 2
+# Processes that read images: two, or more where a GPU waits for them and the processor has the cores.
+WORKERS = max(2, min(8, len(os.sched_getaffinity(0)) // 2))
 HIDDEN = 512
 # Rates do not change what a step costs; these let the sampled trials learn.
 OLD_RATE, NEW_RATE = 0.001, 0.01
@@ -50,6 +51,7 @@ class Switches:
     memory_format: str = "channels_last"
     frozen: str = "fp32"
     trained: str = "fp32"
+    device: str = "cpu"
 
     @property
     def layout(self) -> torch.memory_format:
@@ -61,7 +63,7 @@ class Switches:
         """The context of forward passes: with a plan, as Inarch has it."""
         if not self.plan:
             return nullcontext()
-        machine = Machine(plan=Plan(self.memory_format, self.frozen, self.trained))
+        machine = Machine(self.device, Plan(self.memory_format, self.frozen, self.trained))
         return machine.autocast(frozen=not old_layers_train)
 
 
@@ -168,14 +170,18 @@ class Images:
         training = split == "train"
         found = self._from_pixels(split, training) if self._views is not None else self._from_files(split, training)
         for images, labels in found:
-            yield images.to(memory_format=self.switches.layout), labels
+            yield self.place(images), labels.to(self.switches.device)
+
+    def place(self, images: Tensor) -> Tensor:
+        return images.to(self.switches.device, memory_format=self.switches.layout, non_blocking=True)
 
     def _from_files(self, split: str, training: bool) -> Iterable[tuple[Tensor, Tensor]]:
         items = self.dataset.split(split)
         files = [Path(os.path.normpath(self._root / item.path)) for item in items]
         transform = self._training if training else self._evaluation
         data = Files(files, [item.label for item in items], transform)
-        return DataLoader(data, self._batch_size, shuffle=training, num_workers=WORKERS)
+        pinned = self.switches.device != "cpu"
+        return DataLoader(data, self._batch_size, shuffle=training, num_workers=WORKERS, pin_memory=pinned)
 
     def _from_pixels(self, split: str, training: bool) -> Iterator[tuple[Tensor, Tensor]]:
         assert self._views is not None
@@ -185,7 +191,10 @@ class Images:
         for start in range(0, len(order), self._batch_size):
             places = order[start : start + self._batch_size]
             views = self._views
-            images = views.training(rows[places], self._view) if training else views.evaluation(rows[places])
+            if training:
+                images = views.training(rows[places], self._view, self.switches.device)
+            else:
+                images = views.evaluation(rows[places], self.switches.device)
             yield images, labels[places]
 
 
@@ -193,7 +202,8 @@ def measure(
     wanted: dict[str, Any], trials: list[dict[str, Any]], length: dict[str, int], switches: dict[str, Any]
 ) -> dict[str, Any]:
     """Trains every trial ({cut, graft}) as far as `length` says: its seconds in full, and the accuracy it got to."""
-    chosen, asked, how_long = Switches(**switches), Wanted.from_json(wanted), Length(**length)
+    asked, how_long = Wanted.from_json(wanted), Length(**length)
+    chosen = Switches(**switches, device=asked.options.get("device", "cpu"))
     if chosen.plan:
         keep_memory()
         torch.set_flush_denormal(True)
@@ -215,7 +225,7 @@ def train(source: Source, names: set[str], graft: str, images: Images, length: L
     network, new = build(source, graft, len(images.dataset.classes))
     own_names = {name for name, p in network.named_parameters() if id(p) in frozen}
     trained, held = freeze(network, own_names)
-    network.to(memory_format=switches.layout)
+    network.to(switches.device).to(memory_format=switches.layout)
     is_new = {id(p) for p in new}
     old = [p for p in trained if id(p) not in is_new]
     groups = [{"params": new, "lr": NEW_RATE}, *([{"params": old, "lr": OLD_RATE}] if old else [])]

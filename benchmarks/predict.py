@@ -24,7 +24,7 @@ from common import AS_COMMAND_LINE, Parts, Record, middle
 from inarch.data import MAX_PIXELS, read_image, resize_to_cover
 from inarch.network.card import InputSpec
 from inarch.predictions import Columns, write_csv
-from made import make_images
+from made import RANDOM, card_of, make_images
 from ours import Wanted
 
 NETWORKS = ("mobilenetv1_025_128", "mobilenetv2_100", "squeezenet1_1")
@@ -101,19 +101,19 @@ def best_forward(network: nn.Module, spec: InputSpec, device: str) -> Callable[[
 def main(given: Sequence[str] | None = None) -> int:
     parser = common.arguments(__doc__ or "")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--device", default="cpu", help="cpu or cuda; on cuda ResNet-50 with random weights")
+    common.device_argument(parser)
     chosen = parser.parse_args(given)
     work = (chosen.out / ("predict-quick" if chosen.quick else "predict")).resolve()
     count, rounds = (200, 3) if chosen.quick else (2000, 5)
     networks = NETWORKS[:1] if chosen.quick else NETWORKS
     folder = common.shared() / "data" / "clothing"
     if chosen.device != "cpu":
-        networks = ("resnet50",)
+        networks = (RANDOM,)
         folder = make_images(work / "images", classes=10, a_class=count // 10, side=400)
     facts = common.machine()
     parts, rows, results = Parts(chosen.parts or work / "parts", work), [], {}
     for network in networks:
-        source = random_resnet(work) if network == "resnet50" else common.card(network)
+        source = card_of(network, work)
         values = {
             "folder": folder, "source": source, "count": count, "rounds": rounds, "device": chosen.device,
             "out": work / f"{network}.csv",
@@ -130,24 +130,6 @@ def main(given: Sequence[str] | None = None) -> int:
     common.print_table(f"{count} images of {folder.name}, files to CSV, {chosen.device}", columns, rows)
     common.write_json(chosen.json, {"networks": results, "images": count, "machine": facts})
     return 0
-
-
-def random_resnet(folder: Path) -> Path:
-    """A card of timm's ResNet-50 with random weights beside it."""
-    import json
-
-    import timm
-    from safetensors.torch import save_file
-
-    card = folder / "resnet50" / "resnet50.json"
-    if not card.exists():
-        card.parent.mkdir(parents=True, exist_ok=True)
-        torch.manual_seed(0)
-        save_file(timm.create_model("resnet50", pretrained=False).state_dict(), card.parent / "resnet50.safetensors")
-        spec = InputSpec(3, 224, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-        values = {"network": "timm:resnet50", "arguments": {}, "weights": "resnet50.safetensors"}
-        card.write_text(json.dumps(values | {"input": spec.to_card(), "classes": "imagenet-1k"}))
-    return card
 
 
 if __name__ == "__main__":

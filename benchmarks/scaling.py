@@ -19,7 +19,7 @@ import ours
 from common import AS_COMMAND_LINE, Parts, Record
 from grid import GRAFTS, spread_cuts
 from inarch.errors import InarchError
-from made import make_images
+from made import RANDOM, make_images, random_resnet
 
 NETWORK = "mobilenetv1_025_128"
 MADE_SIDE = 256
@@ -77,21 +77,21 @@ def study(manifest: str, card: str, run: str, options: dict[str, Any]) -> Record
         return {"refused": error.problem}
 
 
-def measure(parts: Parts, work: Path, effort: Effort, point: Point) -> Record:
+def measure(parts: Parts, work: Path, effort: Effort, point: Point, device: str = "cpu") -> Record:
     """The part of a point; equal points of several factors are measured once."""
     name = "-".join(f"{key}{value}" for key, value in asdict(point).items())
     images = make_images(
         work / "images" / f"{point.classes}-{point.images}",
         classes=point.classes, a_class=max(1, point.images // point.classes), side=MADE_SIDE,
     )  # fmt: skip
-    card = common.card(NETWORK)
+    card = common.card(NETWORK) if device == "cpu" else random_resnet(work.resolve())
     wanted = {"data": images, "source": card, "image_size": point.image_size}
     shares = parts.measure(f"stages-{name}", "ours:facts", {"wanted": wanted})["frozen_shares"]
     cuts = spread_cuts(len(shares) - 1, point.cuts)
     options = {
         "cuts": ",".join(map(str, cuts[: point.cuts])), "grafts": ",".join(GRAFTS[: point.grafts]), "harmonise": "none",
         "epochs": effort.epochs, "seeds": 1, "image_size": point.image_size, "time_limit": effort.time_limit,
-    }  # fmt: skip
+    } | ({} if device == "cpu" else {"device": device})  # fmt: skip
     run = (work / "runs" / name).resolve()
     # A run that was stopped would be taken up half-way, with the memory of the second half alone.
     if parts.get(name) is None:
@@ -114,7 +114,7 @@ def row(factor: str, point: Point, found: Record) -> Record:
     }
 
 
-def show(rows: Sequence[Record], effort: Effort) -> None:
+def show(rows: Sequence[Record], effort: Effort, network: str) -> None:
     base = ", ".join(f"{name} {value}" for name, value in asdict(effort.base).items())
     cells = []
     for one in rows:
@@ -128,20 +128,22 @@ def show(rows: Sequence[Record], effort: Effort) -> None:
              f"{one['peak_memory_bytes'] / 2**20:.0f}", stopped]
         )  # fmt: skip
     columns = ["factor", "value", "seconds", "trials", "seconds a trial", "peak MiB", "time limit"]
-    common.print_table(f"{NETWORK}, {effort.epochs} epochs; else {base}", columns, [(*c, "")[:7] for c in cells])
+    common.print_table(f"{network}, {effort.epochs} epochs; else {base}", columns, [(*c, "")[:7] for c in cells])
 
 
 def main(given: Sequence[str] | None = None) -> int:
     parser = common.arguments(__doc__ or "")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    common.device_argument(parser)
     chosen = parser.parse_args(given)
     effort = QUICK if chosen.quick else FULL
-    work = chosen.out / ("scaling-quick" if chosen.quick else "scaling")
+    work = chosen.out / common.named("scaling", chosen)
     parts = Parts(chosen.parts or work / "parts", work)
     facts = common.machine()
-    rows = [row(factor, point, measure(parts, work, effort, point)) for factor, point in points(effort)]
-    show(rows, effort)
-    common.write_json(chosen.json, {"points": rows, "epochs": effort.epochs, "network": NETWORK, "machine": facts})
+    rows = [row(factor, point, measure(parts, work, effort, point, chosen.device)) for factor, point in points(effort)]
+    network = NETWORK if chosen.device == "cpu" else RANDOM
+    show(rows, effort, network)
+    common.write_json(chosen.json, {"points": rows, "epochs": effort.epochs, "network": network, "machine": facts})
     return 0
 
 

@@ -26,6 +26,7 @@ import common
 from common import AS_COMMAND_LINE, Parts, Record
 from grid import Grid, added_up, all_grafts, cost_by_cut, sample, stored_sum
 from inarch.plural import counted
+from made import MADE, RANDOM, card_of, draw_made
 
 NETWORKS = ("mobilenetv1_025_128", "squeezenet1_1")
 BATCH_SIZE = 32
@@ -58,16 +59,20 @@ class Effort:
 
 QUICK = Effort(NETWORKS[:1], ("clothing",), searched_draws=1, confirmation_seeds=2)
 FULL = Effort(NETWORKS, common.DATA_SETS)
+# Where there is a GPU: one draw of made images, and ResNet-50 with random weights.
+GPU = Effort((RANDOM,), (MADE,), draws=1, searched_draws=1, confirmation_seeds=2, images=1000, image_size=224)
 
 
 @final
 class Case:
     """One network on one data set: its parts, draw by draw."""
 
-    def __init__(self, parts: Parts, work: Path, effort: Effort, data: str, network: str) -> None:
+    def __init__(self, parts: Parts, work: Path, effort: Effort, data: str, network: str, device: str = "cpu") -> None:
         self._parts, self._work, self._effort = parts, work, effort
         self.data, self.network = data, network
-        self._card = common.card(network)
+        self._card = card_of(network, work.resolve())
+        # Parts on a processor do not say it.
+        self._on_device: Record = {} if device == "cpu" else {"device": device}
         # Parts by name: of the draws that are whole, and of the one at hand.
         self._draws: list[dict[str, Record]] = []
         self._of_draw: dict[str, Record] = {}
@@ -79,7 +84,12 @@ class Case:
         if draw > len(self._draws):
             raise common.NotNowError(f"draw {draw} before draw {len(self._draws)}")
         self._of_draw = {}
-        self._round(draw, common.draw_about(self._work, self.data, self._effort.images, draw).resolve())
+        images = self._effort.images
+        if self.data == MADE:
+            manifest = draw_made(self._work, images, draw)
+        else:
+            manifest = common.draw_about(self._work, self.data, images, draw)
+        self._round(draw, manifest.resolve())
         self._draws.append(self._of_draw)
 
     def figures(self) -> Record | None:
@@ -92,7 +102,7 @@ class Case:
     def _round(self, draw: int, manifest: Path) -> None:
         wanted: Record = {
             "data": manifest, "source": self._card, "seed": draw, "image_size": self._effort.image_size,
-        }  # fmt: skip
+        } | ({"options": self._on_device} if self._on_device else {})  # fmt: skip
         shares = tuple(self._part(draw, "facts", "ours:facts", {"wanted": wanted})["frozen_shares"])
         self.grid = Grid(shares, tuple(range(len(shares))), seeds=self._effort.seeds)
         trials = sample(self.grid, self._effort.sampled_cuts, draw)
@@ -117,7 +127,7 @@ class Case:
 
     def _studies(self, draw: int, wanted: Record, cuts: list[int]) -> None:
         runs = (self._work / "runs" / f"{self.data}-{self.network}-{draw}").resolve()
-        options = {"epochs": self._effort.epochs, "batch_size": BATCH_SIZE}
+        options = {"epochs": self._effort.epochs, "batch_size": BATCH_SIZE} | self._on_device
         stored = {"run": Path(f"{runs}-store"), "cuts": cuts, "grafts": ["retain", "joined"]}
         self._part(draw, "store", "ours:stored_trials", {"wanted": wanted | {"options": options}} | stored, ours=True)
         for name in SEARCHES:
@@ -131,7 +141,7 @@ class Case:
             "grafts": ",".join(self.grid.grafts), "harmonise": "none",
             "epochs": self._effort.epochs, "batch_size": BATCH_SIZE, "seeds": self._effort.confirmation_seeds,
             "image_size": self._effort.image_size, "seed": draw,
-        }  # fmt: skip
+        } | self._on_device  # fmt: skip
 
     def _part(self, draw: int, name: str, function: str, values: Record, *, ours: bool = False) -> Record:
         environment = AS_COMMAND_LINE if ours else {}
@@ -256,12 +266,16 @@ def main(given: Sequence[str] | None = None) -> int:
     parser = common.arguments(__doc__ or "")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--summary", action="store_true", help="show what is measured so far, and measure nothing")
+    common.device_argument(parser)
     chosen = parser.parse_args(given)
-    effort = QUICK if chosen.quick else FULL
-    work = chosen.out / ("study-quick" if chosen.quick else "study")
+    effort = GPU if chosen.device != "cpu" else QUICK if chosen.quick else FULL
+    work = chosen.out / common.named("study", chosen)
     parts = Parts(chosen.parts or work / "parts", work, measuring=not chosen.summary)
     facts = common.machine()
-    cases = [Case(parts, work, effort, data, network) for network in effort.networks for data in effort.data_sets]
+    cases = [
+        Case(parts, work, effort, data, network, chosen.device)
+        for network in effort.networks for data in effort.data_sets
+    ]  # fmt: skip
     for draw in range(effort.draws):
         for case in cases:
             with suppress(common.NotNowError):

@@ -55,5 +55,14 @@ def test_every_contestant_trains_and_is_tested(images: Path, card: str, tmp_path
     assert all(seconds > 0 for seconds in found["seconds_of_epochs"])
     assert found["seconds"] == pytest.approx(sum(found["seconds_of_epochs"]))
     assert found["images_per_second"] == pytest.approx(8 * 48 / found["seconds"])
+    if contestant == "inarch":
+        # The toy: convolutions at 16 x 16 and 8 x 8, its classifier, and three classes.
+        forward = 2 * (16 * 16 * 8 * 27 + 8 * 8 * 12 * 72 + 12 * 3)
+        of_images = 2 * 16 * 16 * 8 * 27  # a gradient that nobody asks for
+        assert found["operations_an_image"] == 3 * forward - of_images
+        assert (
+            finetune.utilisation(found, 2.0)
+            == 2 * (3 * forward - of_images) / found["operations_per_second_of_products"]
+        )
     # Three classes, each with a colour channel of its own: chance is a third.
     assert found["test_accuracy"] > 0.5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ def test_expanded_values_count_once_and_what_is_overwritten_is_not_read() -> Non
 
 def test_a_copy_moves_what_its_rate_is_taken_by(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "COPIES", (1 << 12,))
-    (run,) = limits.copies().values()
+    (run,) = limits.copies("cpu").values()
     with limits.Work() as work:
         run()
     assert work.bytes == 1 << 12
@@ -80,16 +81,20 @@ def test_the_script_prints_limits_of_every_pass(
 ) -> None:
     source = write_source(tmp_path)
     monkeypatch.setattr(common, "card", lambda network: source)
-    monkeypatch.setattr(common, "in_child", lambda function, values, *_: limits.roofline(str(values["source"]), 1))
+
+    def here(function: str, values: dict[str, Any], *_: object) -> common.Record:
+        return limits.roofline(str(values["source"]), 1, values["device"])
+
+    monkeypatch.setattr(common, "in_child", here)
     monkeypatch.setattr(limits, "keep_memory", lambda: True)
     monkeypatch.setattr(torch, "set_flush_denormal", lambda _: True)
-    monkeypatch.setattr(limits, "SIDE", 64)
+    monkeypatch.setitem(limits.SIDE, "cpu", 64)
     monkeypatch.setattr(limits, "COPIES", (1 << 12, 1 << 16))
     assert limits.main(["--quick", "--out", str(tmp_path / "out"), "--json", str(tmp_path / "limits.json")]) == 0
     printed = capsys.readouterr().out
     assert "training, cut 0" in printed
     (found,) = json.loads((tmp_path / "limits.json").read_text())["networks"].values()
-    assert {one["precision"] for one in found["passes"]} == set(limits.precisions())
+    assert {one["precision"] for one in found["passes"]} == set(limits.precisions("cpu"))
     forward, whole, part = found["passes"][:3]
     assert f"{100 * forward['limits']['both'] / forward['seconds']:.4g}" in printed
     assert forward["operations"] < part["operations"] < whole["operations"] < 3 * forward["operations"] + 1
