@@ -27,7 +27,7 @@ from inarch.launch.progress import Progress
 from inarch.network.grafts import Configuration
 from inarch.network.source import SourceOptions
 from inarch.options import StudyOptions
-from inarch.preparation import Opened, identity_of, opened, same_threads_afterwards
+from inarch.preparation import Opened, identity_of, opened, same_settings_afterwards
 from inarch.profile import Profile
 from inarch.results.folder import RunFolder
 from inarch.results.ledger import Record
@@ -56,7 +56,7 @@ class Where:
 def run_part(part: Part, where: Where, clock: Clock) -> bool:
     """Trains what is missing of a part as far as the time goes and writes its file; whether the part is finished."""
     watch = Watch(clock.deadline(0.0))
-    with same_threads_afterwards(), RunFolder(where.work / part.name) as folder:
+    with same_settings_afterwards(), RunFolder(where.work / part.name) as folder:
         if where.file.exists():
             put_back(read_part(where.file), folder, where.file)
         options = replace(where.options, seeds=DRAWS, store=where.work / "store")

@@ -57,7 +57,7 @@ QUICK = Effort(
     {network: replace(course, epochs=2) for network, course in FULL.courses.items()}, a_class=30, image_size=128
 )
 # Where there is a GPU: made images, and ResNet-50 with random weights.
-GPU = Effort({RANDOM: Course(6)}, data=MADE, a_class=200, batch_size=128)
+GPU = Effort({RANDOM: Course(4)}, data=MADE, a_class=100, batch_size=128)
 
 
 def copy_images(data: Path, folder: Path, a_class: int) -> Path:

@@ -27,7 +27,7 @@ from inarch.preparation import (
     keeping,
     opened,
     require_apart,
-    same_threads_afterwards,
+    same_settings_afterwards,
 )
 from inarch.profile import Profile, peak_memory
 from inarch.report import write_report
@@ -49,7 +49,7 @@ def fit(
     """
     clock, profile = Clock(options.time_limit), Profile()
     require_apart(out, data)
-    with same_threads_afterwards(), RunFolder(out) as folder, ExitStack() as open_store:
+    with same_settings_afterwards(), RunFolder(out) as folder, ExitStack() as open_store:
         start = opened(data, source, options, source_options, folder, progress, profile)
         loaded, staged, dataset, machine = start.source, start.staged, start.dataset, start.machine
         settings = options.settings(len(dataset.train), machine.plan)

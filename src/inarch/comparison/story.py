@@ -23,7 +23,7 @@ from inarch.launch.progress import Progress
 from inarch.launch.runner import describe
 from inarch.network.source import SourceOptions
 from inarch.options import require
-from inarch.preparation import Opened, identity_of, opened, require_apart, same_threads_afterwards
+from inarch.preparation import Opened, identity_of, opened, require_apart, same_settings_afterwards
 from inarch.profile import Profile, peak_memory
 from inarch.report import write_report
 from inarch.results.comparison import COMPARISON
@@ -42,7 +42,7 @@ def compare(
     study = options.study
     clock, profile = Clock(study.time_limit), Profile()
     require_apart(out, data)
-    with same_threads_afterwards(), RunFolder(out) as folder:
+    with same_settings_afterwards(), RunFolder(out) as folder:
         start = opened(data, source, study, source_options, folder, progress, profile)
         folder.require_identity(identity_of(start.source, start.dataset, options.identity(), study.epochs))
         with closing(Benches(start, study, options.methods, folder, progress, profile)) as benches:

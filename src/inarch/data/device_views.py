@@ -84,13 +84,13 @@ class DeviceViews:
         geometry, on_device = self._geometry, torch.from_numpy(boxes).to(self._device)
         mirrored = torch.from_numpy(flips).to(self._device)
         highest, widest = boxes[:, 2:].max(axis=0).tolist()
-        crops = flat.crops(places, on_device, highest, widest)  # by columns: [rows, widest, highest, 3]
+        crops = flat.crops(places, on_device, highest, widest)
         across = weights(on_device[:, 3], widest, geometry.width, self._kernel)
         across = torch.where(mirrored[:, None, None], across.flip(1), across)
         down = weights(on_device[:, 2], highest, geometry.height, self._kernel)
-        narrow = torch.bmm(across, crops.flatten(2)).unflatten(2, (highest, 3))
-        whole = torch.bmm(down, narrow.transpose(1, 2).flatten(2)).unflatten(2, (geometry.width, 3))
-        return whole.round_().clamp_(0, 255)
+        low = torch.bmm(down, crops.flatten(2)).unflatten(2, (widest, 3))
+        whole = torch.bmm(across, low.transpose(1, 2).flatten(2)).unflatten(2, (geometry.height, 3))
+        return whole.transpose(1, 2).contiguous().round_().clamp_(0, 255)
 
 
 @final
@@ -114,14 +114,14 @@ class _Flat:
         return cls(pixels, torch.from_numpy(starts).to(device), widths.to(device))
 
     def crops(self, rows: NDArray[np.int64], boxes: Tensor, highest: int, widest: int) -> Tensor:
-        """Crops column by column, float32 [rows, widest, highest, 3]; beyond its own sides a crop repeats its edge."""
+        """Crops as float32 [rows, highest, widest, 3]; beyond its own sides a crop repeats its edge."""
         device = self.pixels.device
         places = torch.from_numpy(rows).to(device)
         top, left, height, width = boxes.unbind(1)
         down = torch.minimum(torch.arange(highest, device=device), height[:, None] - 1) + top[:, None]
         across = torch.minimum(torch.arange(widest, device=device), width[:, None] - 1) + left[:, None]
         of_rows = self.starts[places, None] + down * self.widths[places, None]
-        return self.pixels[of_rows[:, None, :] + across[:, :, None]].float()
+        return self.pixels[of_rows[:, :, None] + across[:, None, :]].float()
 
 
 def weights(sizes: Tensor, longest: int, wanted: int, kernel: Callable[[Tensor], Tensor]) -> Tensor:

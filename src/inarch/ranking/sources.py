@@ -24,7 +24,7 @@ from inarch.network.grafts import pooled
 from inarch.network.source import Source, SourceOptions, load_source
 from inarch.network.stages import Stages
 from inarch.options import StudyOptions, chosen_device
-from inarch.preparation import announce_findings, as_images, pixel_size, read_images, same_threads_afterwards
+from inarch.preparation import announce_findings, as_images, pixel_size, read_images, same_settings_afterwards
 from inarch.profile import Profile
 from inarch.ranking.scores import RECOMMENDED, SCORES, Observed
 from inarch.ranking.words import how_to_read
@@ -81,7 +81,7 @@ def rank(
 def _undisturbed() -> Iterator[None]:
     """The settings of a study, so that what a network computes does not depend on the command."""
     keep_memory()
-    with same_threads_afterwards():
+    with same_settings_afterwards():
         torch.set_flush_denormal(True)
         yield
 
