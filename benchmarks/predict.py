@@ -103,7 +103,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     common.device_argument(parser)
     chosen = parser.parse_args(given)
-    work = (chosen.out / ("predict-quick" if chosen.quick else "predict")).resolve()
+    work = (chosen.out / common.named("predict", chosen)).resolve()
     count, rounds = (200, 3) if chosen.quick else (2000, 5)
     networks = NETWORKS[:1] if chosen.quick else NETWORKS
     folder = common.shared() / "data" / "clothing"

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from inarch.launch.allocator import keep_memory
-from inarch.preparation import same_threads_afterwards
+from inarch.preparation import same_settings_afterwards
 from loop import CARD, CLASSES, RECORD, WEIGHTS, Place, steps_in, train
 from recipe import Recipe, read_json, write_json
 
@@ -84,7 +84,7 @@ def main(given: Sequence[str] | None = None) -> None:
     if chosen.hours is None and chosen.steps is None and not (chosen.out / RECIPE).exists():
         parser.error("give --hours or --steps")
     keep_memory()
-    with same_threads_afterwards():
+    with same_settings_afterwards():
         torch.set_flush_denormal(True)
         if chosen.threads:
             torch.set_num_threads(chosen.threads)
