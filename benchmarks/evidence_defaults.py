@@ -72,14 +72,14 @@ def _views(chosen: int, file: Path) -> str:
     """What so many views lose against a fresh one in every epoch."""
     if not file.exists():
         return ""
-    measured: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["rows"]
-    rows = [row for row in measured if row["views"] == chosen]
-    said = [
-        f"{row['data']}, cut at the {row['place']}: {row['loss_points']:+.1f} ± {row['loss_standard_error_points']:.1f}"
-        for row in rows
-    ]
+    measured = json.loads(file.read_text(encoding="utf-8"))
+    places, (mean,) = ([row for row in measured[name] if row["views"] == chosen] for name in ("rows", "averages"))
+    said = [f"{row['data']}, cut at the {row['place']}: {_loss(row)}" for row in places]
     return (
-        f"Points of validation accuracy that fresh views gain (± one standard error): {'; '.join(said)}."
-        if said
-        else ""
+        f"Points of validation accuracy that fresh views gain (± one standard error): on average {_loss(mean)}; "
+        f"{'; '.join(said)}."
     )
+
+
+def _loss(row: dict[str, Any]) -> str:
+    return f"{row['loss_points']:+.1f} ± {row['loss_standard_error_points']:.1f}"

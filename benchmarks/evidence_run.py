@@ -16,6 +16,9 @@ from inarch.errors import UsageError
 from inarch.launch.clock import Clock
 from inarch.options import StudyOptions
 
+# Of an image, in every trial of the run, whatever the default has become since it was begun.
+VIEWS = 4
+
 
 def record_file(folder: Path, part: Part) -> Path:
     return folder / f"{part.name}.jsonl.gz"
@@ -41,8 +44,8 @@ def run(some: list[Part], given: argparse.Namespace) -> None:
         data = common.shared() / "data"
         where = Where(
             data / part.data, common.card(part.source), tuple(data / other for other in DATA if other != part.data),
-            record_file(given.records, part), given.out, StudyOptions(threads=given.threads), SOURCES[part.source],
-            chapters,
+            record_file(given.records, part), given.out, StudyOptions(threads=given.threads, views=VIEWS),
+            SOURCES[part.source], chapters,
         )  # fmt: skip
         if not run_part(part, where, clock):
             common.say(f"The time is up in {part.name}; the same command goes on there.")

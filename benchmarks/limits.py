@@ -48,6 +48,8 @@ ROUNDS = 5
 # How many of a kind are given to a device before the clock is read.
 AT_ONCE = {"cpu": 1, "cuda": 10}
 COPIES = tuple(1 << exponent for exponent in range(20, 31, 2))
+# Does something a number of times and returns the seconds of one.
+Timed = Callable[[int], float]
 # Arguments that an operation does not read, by position.
 UNREAD = {
     torch.ops.aten.copy_: (0,),
@@ -141,12 +143,12 @@ def roofline(source: str, rounds: int, device: str = "cpu") -> Record:
     passes = passes_of(Wanted(Path(), source).load(), device)
     noted = {}
     for name, run in passes.items():
-        run()
+        run(1)
         with Work() as work:
-            run()
+            run(1)
         noted[name] = work
-    contestants: dict[Any, Callable[[], float]] = {**products(device), **copies(device), **passes}
-    seconds = [{name: run() for name, run in contestants.items()} for _ in range(rounds)]
+    contestants: dict[Any, Timed] = {**products(device), **copies(device), **passes}
+    seconds = [{name: run(AT_ONCE[device]) for name, run in contestants.items()} for _ in range(rounds)]
     shortest = {name: min(one[name] for one in seconds) for name in contestants}
     arithmetic = {precision: 2 * SIDE[device] ** 3 / shortest[precision] for precision in precisions(device)}
     copying = {moved: moved / shortest[moved] for moved in COPIES}
@@ -165,7 +167,7 @@ def precisions(device: str) -> list[str]:
     return list(dict.fromkeys(precision for _, precision in candidates(device)))
 
 
-def passes_of(source: Source, device: str) -> dict[tuple[str, str], Callable[[], float]]:
+def passes_of(source: Source, device: str) -> dict[tuple[str, str], Timed]:
     """By name and precision: forward, and forward and backward through all layers and through those behind the middle
     cut."""
     staged = stage(source.network, source.classification_layer, source.input.example())
@@ -182,31 +184,31 @@ def passes_of(source: Source, device: str) -> dict[tuple[str, str], Callable[[],
     return passes
 
 
-def timed(run: Callable[[], Any], device: str) -> float:
+def timed(run: Callable[[], Any], device: str, times: int) -> float:
     """Seconds of one of the runs that a device is given at once."""
     machine = Machine(device)
     machine.wait()
     start = time.perf_counter()
-    for _ in range(AT_ONCE[device]):
+    for _ in range(times):
         run()
     machine.wait()
-    return (time.perf_counter() - start) / AT_ONCE[device]
+    return (time.perf_counter() - start) / times
 
 
-def forward(network: nn.Module, machine: Machine, images: Tensor) -> Callable[[], float]:
-    """The frozen forward pass of a batch; returns its seconds."""
+def forward(network: nn.Module, machine: Machine, images: Tensor) -> Timed:
+    """The frozen forward pass of a batch."""
     pixels = machine.place(images)
 
-    def run() -> float:
+    def run(times: int) -> float:
         network.eval()
         with torch.no_grad(), machine.autocast(frozen=True):
-            return timed(lambda: network(pixels), machine.device)
+            return timed(lambda: network(pixels), machine.device, times)
 
     return run
 
 
-def backward(frozen: nn.Module, trained: nn.Module, machine: Machine, images: Tensor) -> Callable[[], float]:
-    """Forward and backward pass of a batch through all layers behind a cut; returns its seconds."""
+def backward(frozen: nn.Module, trained: nn.Module, machine: Machine, images: Tensor) -> Timed:
+    """Forward and backward pass of a batch through all layers behind a cut."""
     with torch.no_grad(), machine.autocast(frozen=True):
         stored = machine.hand_over(frozen.eval()(machine.place(images)))
     labels = torch.zeros(len(images), dtype=torch.long, device=machine.device)
@@ -216,9 +218,9 @@ def backward(frozen: nn.Module, trained: nn.Module, machine: Machine, images: Te
             logits = trained(stored)
         F.cross_entropy(logits.float(), labels).backward()
 
-    def run() -> float:
+    def run(times: int) -> float:
         trained.train()
-        seconds = timed(both, machine.device)
+        seconds = timed(both, machine.device, times)
         trained.zero_grad(set_to_none=True)
         return seconds
 
@@ -228,19 +230,19 @@ def backward(frozen: nn.Module, trained: nn.Module, machine: Machine, images: Te
 def fastest_product(device: str) -> float:
     """Operations a second of matrix products in the fastest precision: the shortest of some times counts."""
     runs = products(device).values()
-    return max(2 * SIDE[device] ** 3 / min(run() for _ in range(ROUNDS)) for run in runs)
+    return max(2 * SIDE[device] ** 3 / min(run(AT_ONCE[device]) for _ in range(ROUNDS)) for run in runs)
 
 
-def products(device: str) -> dict[str, Callable[[], float]]:
-    """Matrix products by precision; each returns its seconds."""
+def products(device: str) -> dict[str, Timed]:
+    """Matrix products by precision."""
     matrix = torch.randn(SIDE[device], SIDE[device], device=device)
     matrices = {"fp32": matrix, "bf16": matrix.bfloat16()}
     return {p: partial(timed, partial(torch.mm, matrices[p], matrices[p]), device) for p in precisions(device)}
 
 
-def copies(device: str) -> dict[int, Callable[[], float]]:
-    """Copies by bytes that they read and write; each returns its seconds."""
-    found: dict[int, Callable[[], float]] = {}
+def copies(device: str) -> dict[int, Timed]:
+    """Copies by bytes that they read and write."""
+    found: dict[int, Timed] = {}
     for moved in COPIES:
         source, goal = torch.ones(2, moved // 2, dtype=torch.uint8, device=device)
         found[moved] = partial(timed, partial(goal.copy_, source), device)

@@ -106,10 +106,11 @@ def main(given: Sequence[str] | None = None) -> int:
     work = (chosen.out / common.named("predict", chosen)).resolve()
     count, rounds = (200, 3) if chosen.quick else (2000, 5)
     networks = NETWORKS[:1] if chosen.quick else NETWORKS
-    folder = common.shared() / "data" / "clothing"
     if chosen.device != "cpu":
         networks = (RANDOM,)
         folder = make_images(work / "images", classes=10, a_class=count // 10, side=400)
+    else:
+        folder = common.shared() / "data" / "clothing"
     facts = common.machine()
     parts, rows, results = Parts(chosen.parts or work / "parts", work), [], {}
     for network in networks:

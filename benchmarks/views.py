@@ -88,6 +88,22 @@ def rows_of(by_views: Mapping[int, Sequence[float]]) -> list[Record]:
     return rows
 
 
+def averages(rows: Sequence[Record]) -> list[Record]:
+    """For each number of views the loss against fresh ones, averaged over data sets and cuts."""
+    found = []
+    for views in sorted({row["views"] for row in rows}):
+        some = [row for row in rows if row["views"] == views]
+        loss = fmean(row["loss_points"] for row in some)
+        error = math.sqrt(sum(row["loss_standard_error_points"] ** 2 for row in some)) / len(some)
+        found.append(
+            {
+                "views": views, "loss_points": loss, "loss_standard_error_points": error,
+                "within_noise": loss <= NOISE * error, "places": len(some),
+            }
+        )  # fmt: skip
+    return found
+
+
 def places(deepest: int) -> tuple[tuple[str, int], ...]:
     """Cuts that are measured, by name: those at which something is frozen, so that the number of views counts."""
     return ("classification layer", deepest), ("middle", deepest // 2), ("first stage", 1)
@@ -114,14 +130,17 @@ def measure(parts: Parts, work: Path, effort: Effort, data: str) -> list[Record]
 
 
 def show(rows: Sequence[Record], effort: Effort) -> None:
+    def loss_of(row: Record) -> tuple[str, str]:
+        if row["views"] == effort.epochs:
+            return "", "fresh"
+        loss = f"{row['loss_points']:+.1f} ± {row['loss_standard_error_points']:.1f}"
+        return loss, "within noise" if row["within_noise"] else "beyond noise"
+
     cells = []
     for row in rows:
-        loss, mark = "", "fresh"
-        if row["views"] < effort.epochs:
-            loss = f"{row['loss_points']:+.1f} ± {row['loss_standard_error_points']:.1f}"
-            mark = "within noise" if row["within_noise"] else "beyond noise"
         accuracy = f"{100 * row['accuracy']:.1f} ± {100 * row['standard_error']:.1f}"
-        cells.append([row["data"], f"{row['cut']} ({row['place']})", row["views"], accuracy, loss, mark])
+        cells.append([row["data"], f"{row['cut']} ({row['place']})", row["views"], accuracy, *loss_of(row)])
+    cells += [["average", "", row["views"], "", *loss_of(row)] for row in averages(rows)]
     columns = ["data", "cut", "views", "validation accuracy", "loss against fresh views, points", ""]
     title = f"{NETWORK}, {GRAFT}, {effort.epochs} epochs, {effort.seeds} seeds; ± one standard error over seeds"
     common.print_table(title, columns, cells)
@@ -140,7 +159,8 @@ def main(given: Sequence[str] | None = None) -> int:
         for row in measure(Parts(chosen.parts or work / "parts", work), work, effort, data)
     ]
     show(rows, effort)
-    common.write_json(chosen.json, {"rows": rows, "epochs": effort.epochs, "network": NETWORK, "machine": facts})
+    found = {"rows": rows, "averages": averages(rows)}
+    common.write_json(chosen.json, found | {"epochs": effort.epochs, "network": NETWORK, "machine": facts})
     return 0
 
 

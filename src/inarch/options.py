@@ -61,7 +61,7 @@ class StudyOptions:
     device: str = "auto"
     precision: str = "auto"
     threads: int | None = None
-    views: int = 4
+    views: int = 8
     stored_precision: str = "bf16"
     store: Path | None = None
     store_limit: int | None = None

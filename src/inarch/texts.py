@@ -47,7 +47,7 @@ def views_of(text: str) -> int:
     if text.strip() == "epochs":
         return 0
     if not text.strip().isdecimal():
-        raise UsageError(f"--views {text} is not a number of views.", "Try 4, or epochs for a fresh view every epoch.")
+        raise UsageError(f"--views {text} is not a number of views.", "Try 8, or epochs for a fresh view every epoch.")
     return int(text)
 
 

@@ -67,9 +67,11 @@ def test_views_are_those_of_the_default(tmp_path: Path) -> None:
         {"data": "d", "place": "middle", "views": views, "loss_points": 0.3 * views, "loss_standard_error_points": 0.5}
         for views in (1, OPTIONS.views)
     ]
-    (tmp_path / "views.json").write_text(json.dumps({"rows": rows}))
+    means = [{"views": views, "loss_points": views, "loss_standard_error_points": 0.2} for views in (1, OPTIONS.views)]
+    (tmp_path / "views.json").write_text(json.dumps({"rows": rows, "averages": means}))
     row = row_of(defaults([a_part({"layer": LAYER})], tmp_path / "views.json"), "`--views")
     assert f"d, cut at the middle: {0.3 * OPTIONS.views:+.1f} ± 0.5" in row
+    assert f"on average {OPTIONS.views:+.1f} ± 0.2" in row
     assert "+0.3" not in row
 
 

@@ -35,7 +35,7 @@ def test_a_copy_moves_what_its_rate_is_taken_by(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(limits, "COPIES", (1 << 12,))
     (run,) = limits.copies("cpu").values()
     with limits.Work() as work:
-        run()
+        run(1)
     assert work.bytes == 1 << 12
 
 
@@ -89,6 +89,7 @@ def test_the_script_prints_limits_of_every_pass(
     monkeypatch.setattr(limits, "keep_memory", lambda: True)
     monkeypatch.setattr(torch, "set_flush_denormal", lambda _: True)
     monkeypatch.setitem(limits.SIDE, "cpu", 64)
+    monkeypatch.setitem(limits.AT_ONCE, "cpu", 3)
     monkeypatch.setattr(limits, "COPIES", (1 << 12, 1 << 16))
     assert limits.main(["--quick", "--out", str(tmp_path / "out"), "--json", str(tmp_path / "limits.json")]) == 0
     printed = capsys.readouterr().out
@@ -96,5 +97,7 @@ def test_the_script_prints_limits_of_every_pass(
     (found,) = json.loads((tmp_path / "limits.json").read_text())["networks"].values()
     assert {one["precision"] for one in found["passes"]} == set(limits.precisions("cpu"))
     forward, whole, part = found["passes"][:3]
+    # The toy: convolutions at 16 x 16 and 8 x 8, and the classification layer.
+    assert forward["operations"] == limits.BATCH_SIZE * 2 * (16 * 16 * 8 * 27 + 8 * 8 * 12 * 72 + 12 * 6)
     assert f"{100 * forward['limits']['both'] / forward['seconds']:.4g}" in printed
     assert forward["operations"] < part["operations"] < whole["operations"] < 3 * forward["operations"] + 1

@@ -258,6 +258,9 @@ def test_views_marks_losses_beyond_noise(measurer: Measurer, tmp_path: Path) -> 
     one = next(row for row in written["rows"] if row["views"] == 1)
     assert one["loss_points"] == pytest.approx(20.0)
     assert one["standard_error"] == pytest.approx(0.01 / 3**0.5)
+    mean = next(row for row in written["averages"] if row["views"] == 1)
+    assert mean["loss_points"] == pytest.approx(20.0)
+    assert mean["loss_standard_error_points"] == pytest.approx(one["loss_standard_error_points"] / 3**0.5)
 
 
 def test_embedded_chooses_settings_on_validation_with_the_first_seed_alone(measurer: Measurer, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ class TrainingSettings:
     balance: str = "none"
     precision: str = "fp32"
     frozen_precision: str = "fp32"
-    views: int = 4
+    views: int = 8
     stored_precision: str = "bf16"
     augmentation: Augmentation = field(default_factory=Augmentation)
     mixup: float = 0.0
