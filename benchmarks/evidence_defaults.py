@@ -73,10 +73,12 @@ def _views(chosen: int, file: Path) -> str:
     if not file.exists():
         return ""
     measured = json.loads(file.read_text(encoding="utf-8"))
-    places, (mean,) = ([row for row in measured[name] if row["views"] == chosen] for name in ("rows", "averages"))
+    places, means = ([row for row in measured[name] if row["views"] == chosen] for name in ("rows", "averages"))
+    if not means:
+        return ""
     said = [f"{row['data']}, cut at the {row['place']}: {_loss(row)}" for row in places]
     return (
-        f"Points of validation accuracy that fresh views gain (± one standard error): on average {_loss(mean)}; "
+        f"Points of validation accuracy that fresh views gain (± one standard error): on average {_loss(means[0])}; "
         f"{'; '.join(said)}."
     )
 

@@ -36,6 +36,8 @@ RATE_MULTIPLES = (0.01, 0.0316, 0.1, 0.316, 1.0, 3.16, 10.0)
 # ----------------------------------------------------------------------------------------------------------------------
 
 TRIALS = 8
+# Of an image, in every trial of the run, whatever the default has become since it was begun.
+VIEWS = 4
 DRAWS = 5
 # Curves over cuts and rates have more places, so each has fewer draws.
 CURVE_DRAWS = 3

@@ -9,15 +9,12 @@ from pathlib import Path
 import common
 import evidence_design as design
 from evidence_cost import minutes
-from evidence_design import DATA, SOURCES, Part
+from evidence_design import DATA, SOURCES, VIEWS, Part
 from evidence_part import Where, run_part
 from evidence_records import DRAWN, Written, read_part
 from inarch.errors import UsageError
 from inarch.launch.clock import Clock
 from inarch.options import StudyOptions
-
-# Of an image, in every trial of the run, whatever the default has become since it was begun.
-VIEWS = 4
 
 
 def record_file(folder: Path, part: Part) -> Path:

@@ -214,6 +214,7 @@ def backward(frozen: nn.Module, trained: nn.Module, machine: Machine, images: Te
     labels = torch.zeros(len(images), dtype=torch.long, device=machine.device)
 
     def both() -> None:
+        trained.zero_grad(set_to_none=True)
         with machine.autocast():
             logits = trained(stored)
         F.cross_entropy(logits.float(), labels).backward()

@@ -2,8 +2,9 @@
 
 Each as its documentation tells a user, on the same folder of class folders (`train`, `val`, `test`), with the same
 weights, batch, epochs and augmentation (random-resized crop and flip), SGD with momentum, float32, and two loading
-processes. A contestant is a function of a `Job` that trains and gives its network back for the test; the clock runs
-from the first look at the images to the end of the last epoch, validation after every epoch included.
+processes, up to eight beside a GPU. A contestant is a function of a `Job` that trains and gives its network back for
+the test; the clock runs from the first look at the images to the end of the last epoch, validation after every epoch
+included.
 """
 
 from __future__ import annotations

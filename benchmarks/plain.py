@@ -1,6 +1,7 @@
 """The loop that a careful user would write with timm or torchvision today: what study.py compares with.
 
-A DataLoader with two workers, torchvision's transforms, float32 in PyTorch's default memory format and allocator, the
+A DataLoader with two workers (up to eight beside a GPU), torchvision's transforms, float32 in PyTorch's default memory
+format and allocator, the
 full forward pass at every step, frozen layers without gradients and in evaluation mode, SGD with momentum and a
 warm-up cosine. Two switches add our execution plan and our kept pixels, so that each one's share can be seen.
 """

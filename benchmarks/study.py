@@ -25,11 +25,14 @@ from typing import final
 import common
 from common import AS_COMMAND_LINE, Parts, Record
 from grid import Grid, added_up, all_grafts, cost_by_cut, sample, stored_sum
+from inarch.options import StudyOptions
 from inarch.plural import counted
 from made import MADE, RANDOM, card_of, draw_made
 
 NETWORKS = ("mobilenetv1_025_128", "squeezenet1_1")
 BATCH_SIZE = 32
+# Said in every part, so that parts of another default are refused.
+VIEWS = StudyOptions.views
 # Epochs of the one plain trial that says whether its first epoch is like the others.
 WHOLE = 3
 # Every contestant has these switches of plain.py, on top of those before it.
@@ -60,7 +63,7 @@ class Effort:
 QUICK = Effort(NETWORKS[:1], ("clothing",), searched_draws=1, confirmation_seeds=2)
 FULL = Effort(NETWORKS, common.DATA_SETS)
 # Where there is a GPU: one draw of made images, and ResNet-50 with random weights.
-GPU = Effort((RANDOM,), (MADE,), draws=1, searched_draws=1, confirmation_seeds=2, images=1000, image_size=224)
+GPU = Effort((RANDOM,), (MADE,), draws=1, searched_draws=1, epochs=4, confirmation_seeds=2, images=1000, image_size=224)
 
 
 @final
@@ -127,7 +130,7 @@ class Case:
 
     def _studies(self, draw: int, wanted: Record, cuts: list[int]) -> None:
         runs = (self._work / "runs" / f"{self.data}-{self.network}-{draw}").resolve()
-        options = {"epochs": self._effort.epochs, "batch_size": BATCH_SIZE} | self._on_device
+        options = {"epochs": self._effort.epochs, "batch_size": BATCH_SIZE, "views": VIEWS} | self._on_device
         stored = {"run": Path(f"{runs}-store"), "cuts": cuts, "grafts": ["retain", "joined"]}
         self._part(draw, "store", "ours:stored_trials", {"wanted": wanted | {"options": options}} | stored, ours=True)
         for name in SEARCHES:
@@ -140,7 +143,7 @@ class Case:
         return {
             "grafts": ",".join(self.grid.grafts), "harmonise": "none",
             "epochs": self._effort.epochs, "batch_size": BATCH_SIZE, "seeds": self._effort.confirmation_seeds,
-            "image_size": self._effort.image_size, "seed": draw,
+            "image_size": self._effort.image_size, "seed": draw, "views": VIEWS,
         } | self._on_device  # fmt: skip
 
     def _part(self, draw: int, name: str, function: str, values: Record, *, ours: bool = False) -> Record:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+import torch
+from program import inarch
 
 from inarch.command import command
+from inarch.comparison.options import CompareOptions
+from inarch.errors import UsageError
 from inarch.features.place import bytes_of
+from inarch.network.randomness import own_randomness
 from inarch.network.source import SourceOptions
 from inarch.options import StudyOptions
+from inarch.preparation import same_settings_afterwards
 from inarch.texts import seconds
 
 
@@ -52,3 +59,47 @@ def test_a_store_limit_is_written_as_it_is_read(limit: int) -> None:
 def test_a_time_limit_is_written_as_it_is_read(limit: float) -> None:
     words = command(Path("fruit"), "timm:resnet18", StudyOptions(time_limit=limit), SourceOptions())
     assert seconds(words[-1]) == limit
+
+
+def test_the_command_line_has_the_defaults_of_a_study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[StudyOptions | CompareOptions] = []
+
+    def noted(data: Path, source: str, out: Path, options: StudyOptions | CompareOptions, *_: object) -> NoReturn:
+        asked.append(options)
+        raise UsageError("That is enough.", "")
+
+    monkeypatch.setattr("inarch.study.fit", noted)
+    monkeypatch.setattr("inarch.comparison.story.compare", noted)
+    for words in (("fit",), ("compare", "--methods", "bss")):
+        inarch(*words, tmp_path, "--source", "timm:resnet18", "--out", tmp_path / "run")
+    study, comparison = asked
+    assert study == StudyOptions()
+    assert isinstance(comparison, CompareOptions)
+    assert comparison == CompareOptions(("bss",), study=StudyOptions(grafts=("replace", "retain")))
+
+
+def test_a_study_gives_the_settings_of_the_program_back() -> None:
+    cudnn = torch.backends.cudnn
+    before = torch.get_num_threads(), cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high")
+    try:
+        with same_settings_afterwards():
+            assert (cudnn.deterministic, cudnn.benchmark) == (True, False)
+            assert torch.get_float32_matmul_precision() == "highest"
+            torch.set_num_threads(before[0] + 1)
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert before == (torch.get_num_threads(), cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32)
+
+
+@pytest.mark.parametrize("seed", [3, None])
+def test_randomness_of_ones_own_leaves_that_of_the_program_alone(seed: int | None) -> None:
+    before = torch.get_rng_state()
+    drawn = []
+    for _ in range(2):
+        with own_randomness(seed):
+            drawn.append(torch.rand(4))
+        assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(*drawn)
+    assert (seed is None) == torch.equal(drawn[0], torch.rand(4))

@@ -110,16 +110,17 @@ def test_stored_activations_are_those_that_are_computed_again(tmp_path: Path) ->
     assert torch.equal(found[1][0], found[2][0])
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("free", [True, False])
 def test_views_made_on_a_gpu_are_those_of_a_processor_but_for_rounding(
-    tmp_path: Path, free: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, free: bool, interpolation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not free:  # pixels go to the GPU batch by batch
         monkeypatch.setattr("inarch.data.device_views.SHARE", 0.0)
     write_images(tmp_path / "images", a_class=12)
     dataset = open_dataset(tmp_path / "images", keep=PixelSize(20, 20))
     assert dataset.pixels is not None
-    wanted = InputSpec(3, 16, 16, (0.0,) * 3, (1 / 255,) * 3)
+    wanted = InputSpec(3, 16, 16, (0.0,) * 3, (1 / 255,) * 3, interpolation)
     views = Views(dataset.pixels, dataset.row_digests(), wanted, Augmentation(colour_jitter=0.3))
     rows = dataset.rows("train")
     found = views.training(rows, 3, "cuda")

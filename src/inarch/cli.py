@@ -137,7 +137,7 @@ def fit(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     precision: ask.Precision = "auto",
     threads: ask.Threads = None,
-    views: ask.Views = "4",
+    views: ask.Views = "8",
     stored_precision: ask.StoredPrecision = "bf16",
     store: ask.StoreFolder = None,
     store_limit: ask.StoreLimit = None,
@@ -215,6 +215,7 @@ def compare(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     precision: ask.Precision = "auto",
     threads: ask.Threads = None,
+    views: ask.Views = "8",
     store: ask.StoreFolder = None,
     store_limit: ask.StoreLimit = None,
     max_pixels: ask.MaxPixels = 100_000_000,
@@ -229,7 +230,7 @@ def compare(
         grafts=grafts, harmonise=harmonise, search=search, seeds=seeds, seed=seed, epochs=epochs,
         hidden=tuple(hidden or ()), batch_size=batch_size, device=device,
         precision=precision, threads=threads, max_pixels=max_pixels, stages=words(stages), time_limit=time_limit,
-        store=store, store_limit=store_limit, augmentation=augmentation, mixup=mixup, ema=ema,
+        views=views, store=store, store_limit=store_limit, augmentation=augmentation, mixup=mixup, ema=ema,
     )  # fmt: skip
     options = CompareOptions(methods, shots, trials, study)
     with stoppable(), progress_on_terminal() as progress:

@@ -235,17 +235,20 @@ def keeping(
 
 @contextmanager
 def same_settings_afterwards() -> Iterator[None]:
-    """A study sets its own number of threads, flushes denormals, and convolves on GPUs the same way every time, which
-    took no longer; the program that called it gets its own settings back."""
+    """A study sets its own number of threads, flushes denormals, and computes on GPUs the same way every time, in TF32
+    where PyTorch does so by default; the program that called it gets its own settings back."""
     threads = torch.get_num_threads()
     flushed = float(torch.tensor(1e-308, dtype=torch.float64) / 10) == 0.0
     cudnn = torch.backends.cudnn
-    deterministic, benchmark = cudnn.deterministic, cudnn.benchmark
-    cudnn.deterministic, cudnn.benchmark = True, False
+    before = cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32
+    products = torch.get_float32_matmul_precision()
+    cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = True, False, True
+    torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
-        cudnn.deterministic, cudnn.benchmark = deterministic, benchmark
+        cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = before
+        torch.set_float32_matmul_precision(products)
         torch.set_num_threads(threads)
         torch.set_flush_denormal(flushed)
 

@@ -212,6 +212,9 @@ def test_images_in_a_file_are_whole_whoever_reads_them_at_the_same_time(picture:
         file.write(b"".join(image.tobytes() for image in images))
         file.flush()
         pixels = Pixels(ImageFile(file, [image.shape for image in images]))
+    for kept in (pixels, Pixels(images)):
+        assert [kept.size(row) for row in range(30)] == [(40 + n, 60) for n in range(30)]
+        assert kept.bytes == sum(image.nbytes for image in images)
     with pixels, ThreadPoolExecutor(4) as pool:
         rows = np.random.default_rng(0).integers(0, 30, 400).tolist()
         for row, image in zip(rows, pool.map(pixels.__getitem__, rows), strict=True):

@@ -245,27 +245,37 @@ def test_digests_must_match_the_pixels(pixels: Pixels) -> None:
         Views(pixels, DIGESTS[:11], Input())
 
 
+@pytest.fixture(params=["smooth", "noise", "black and white"])
+def any_pixels(request: pytest.FixtureRequest, pixels: Pixels) -> Pixels:
+    """Pictures of several sizes, also such whose resizing overshoots."""
+    if request.param == "smooth":
+        return pixels
+    random, most = np.random.default_rng(0), 256 if request.param == "noise" else 2
+    shapes = [(26 + n, 34 + 5 * (n % 4), 3) for n in range(12)]
+    return Pixels([(random.integers(0, most, shape) * (255 // (most - 1))).astype(np.uint8) for shape in shapes])
+
+
 @pytest.mark.parametrize("jitter", [0.0, 0.4])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("sides", [(24, 32), (10, 11)])
-def test_views_for_an_accelerator_are_the_same_but_for_rounding(
-    pixels: Pixels, interpolation: str, jitter: float, sides: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+def test_views_for_a_gpu_are_the_same_but_for_rounding(
+    any_pixels: Pixels, interpolation: str, jitter: float, sides: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = Input(height=sides[0], width=sides[1], mean=(0.0,) * 3, std=(1 / 255,) * 3, interpolation=interpolation)
-    views = Views(pixels, DIGESTS, wanted, Augmentation(colour_jitter=jitter))
+    views = Views(any_pixels, DIGESTS, wanted, Augmentation(colour_jitter=jitter))
     expected = views.training(ROWS, 5)
     monkeypatch.setattr(Views, "_made_on", lambda *_: True)
     monkeypatch.setattr("inarch.data.device_views.TOGETHER", 5)
     found = views.training(ROWS, 5)
     assert found.shape == expected.shape
     assert found.is_contiguous(memory_format=torch.channels_last)
-    # A level or two of 255, since the processor rounds to bytes after each side.
+    # A level or two of 255: the processor's resizing has weights of whole numbers.
     assert float((found - expected).abs().max()) < 2.5
-    assert float((found - expected).abs().mean()) < 0.4
+    assert float((found - expected).abs().mean()) < 0.1
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_centres_for_an_accelerator_are_the_same_but_for_rounding(pixels: Pixels, channels: int) -> None:
+def test_centres_for_a_gpu_are_the_same_but_for_rounding(pixels: Pixels, channels: int) -> None:
     wanted = Input(channels, mean=(0.4,) * channels, std=(0.2,) * channels)
     expected = Views(pixels, DIGESTS, wanted).evaluation(ROWS)
     images = [centre_crop(pixels[row], 24, 32) for row in range(12)]

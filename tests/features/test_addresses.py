@@ -154,5 +154,5 @@ class Other:
     def training(self, rows: np.ndarray, view: int, device: str = "cpu") -> torch.Tensor:
         return self._views.training(rows, view) + 1e-3
 
-    def evaluation(self, rows: np.ndarray) -> torch.Tensor:
+    def evaluation(self, rows: np.ndarray, device: str = "cpu") -> torch.Tensor:
         return self._views.evaluation(rows)

@@ -1,6 +1,6 @@
-"""The views of `views.py` made on an accelerator, a batch at a time: the same crops and colours, but for rounding.
+"""The views of `views.py` made on a GPU, a batch at a time: the same crops and colours, but for rounding.
 
-An accelerator trains faster than processors can crop, resize and jitter image after image. Resizing is two products of
+A GPU trains faster than processors can crop, resize and jitter image after image. Resizing is two products of
 matrices, one for each side, whose rows are the weights that PyTorch's antialiased `interpolate` gives the pixels of a
 crop; a flip turns the rows of one round.
 """
@@ -21,7 +21,7 @@ from inarch.data.pixels import Pixels
 
 # Images that are resized together: more need gigabytes for what lies between pixels and views.
 TOGETHER = 128
-# The share of an accelerator's free memory that kept images may take.
+# The share of a GPU's free memory that kept images may take.
 SHARE = 0.25
 
 
@@ -51,14 +51,13 @@ class Crops:
 
 @final
 class DeviceViews:
-    """Makes batches of views on an accelerator, whose memory keeps the pixels if they take at most a share of it."""
+    """Makes batches of views on a GPU, whose memory keeps the pixels if they take at most a share of it."""
 
     def __init__(self, pixels: Pixels, geometry: Geometry, device: str) -> None:
         """`KeyError` where the interpolation of `geometry` is none of `KERNELS`."""
         self._pixels, self._geometry, self._device = pixels, geometry, device
         self._kernel = KERNELS[geometry.interpolation]
-        every = _Flat.of([pixels[row] for row in range(len(pixels))], device) if self._fits() else None
-        self._kept = every
+        self._kept = self._flat(np.arange(len(pixels))) if self._fits() else None
 
     def _fits(self) -> bool:
         if torch.device(self._device).type != "cuda":
@@ -80,7 +79,7 @@ class DeviceViews:
         """Whole numbers from 0 to 255 as float32 [rows, height, width, 3]."""
         flat, places = self._kept, rows
         if flat is None:
-            flat, places = _Flat.of([self._pixels[int(row)] for row in rows], self._device), np.arange(len(rows))
+            flat, places = self._flat(rows), np.arange(len(rows))
         geometry, on_device = self._geometry, torch.from_numpy(boxes).to(self._device)
         mirrored = torch.from_numpy(flips).to(self._device)
         highest, widest = boxes[:, 2:].max(axis=0).tolist()
@@ -88,9 +87,24 @@ class DeviceViews:
         across = weights(on_device[:, 3], widest, geometry.width, self._kernel)
         across = torch.where(mirrored[:, None, None], across.flip(1), across)
         down = weights(on_device[:, 2], highest, geometry.height, self._kernel)
-        low = torch.bmm(down, crops.flatten(2)).unflatten(2, (widest, 3))
-        whole = torch.bmm(across, low.transpose(1, 2).flatten(2)).unflatten(2, (geometry.height, 3))
-        return whole.transpose(1, 2).contiguous().round_().clamp_(0, 255)
+        # Across first, then down, each to whole numbers, as the processor does it.
+        narrow = torch.bmm(across, crops.transpose(1, 2).flatten(2)).round_().clamp_(0, 255)
+        columns = narrow.unflatten(2, (highest, 3)).transpose(1, 2)
+        whole = torch.bmm(down, columns.flatten(2)).round_().clamp_(0, 255)
+        return whole.unflatten(2, (geometry.width, 3))
+
+    def _flat(self, rows: NDArray[np.int64]) -> _Flat:
+        """The images at `rows` on the device, sent there some at a time: all of them may be more than memory holds."""
+        sizes = np.array([self._pixels.size(int(row)) for row in rows], dtype=np.int64)
+        ends = sizes.prod(axis=1).cumsum()
+        starts = np.concatenate([[0], ends[:-1]])
+        pixels = torch.empty((int(ends[-1]), 3), dtype=torch.uint8, device=self._device)
+        for first in range(0, len(rows), TOGETHER):
+            some = [self._pixels[int(row)].reshape(-1, 3) for row in rows[first : first + TOGETHER]]
+            last = min(first + TOGETHER, len(rows)) - 1
+            pixels[int(starts[first]) : int(ends[last])] = torch.from_numpy(np.concatenate(some))
+        starts_there, widths = (torch.from_numpy(values).to(self._device) for values in (starts, sizes[:, 1].copy()))
+        return _Flat(pixels, starts_there, widths)
 
 
 @final
@@ -102,16 +116,6 @@ class _Flat:
     pixels: Tensor
     starts: Tensor
     widths: Tensor
-
-    @classmethod
-    def of(cls, images: Sequence[NDArray[np.uint8]], device: str) -> _Flat:
-        sizes = [image.shape[0] * image.shape[1] for image in images]
-        starts = np.cumsum([0, *sizes[:-1]])
-        pixels = torch.empty((sum(sizes), 3), dtype=torch.uint8, device=device)
-        for image, start, size in zip(images, starts.tolist(), sizes, strict=True):
-            pixels[start : start + size] = torch.from_numpy(np.ascontiguousarray(image)).view(-1, 3)
-        widths = torch.tensor([image.shape[1] for image in images])
-        return cls(pixels, torch.from_numpy(starts).to(device), widths.to(device))
 
     def crops(self, rows: NDArray[np.int64], boxes: Tensor, highest: int, widest: int) -> Tensor:
         """Crops as float32 [rows, highest, widest, 3]; beyond its own sides a crop repeats its edge."""

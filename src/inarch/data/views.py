@@ -57,8 +57,8 @@ class Views:
     def training(self, rows: NDArray[np.int64], view: int, device: str = "cpu") -> Tensor:
         """View number `view` (0 or more): float32 [rows, channels, height, width], normalised, channels last in memory.
 
-        The same row and view give the same bits in any batch, order and number of threads. For an accelerator they are
-        made there where it can, alike but for rounding.
+        On a processor the same row and view give the same bits in any batch, order and number of threads. For a GPU
+        they are made there where that can be, alike but for rounding, with the same bits in the same batch.
         """
         uniform = self._uniform(rows, view)
         if self._made_on(device):
@@ -75,9 +75,9 @@ class Views:
         return evaluation_batch([self._pixels[int(row)] for row in rows], self._geometry, device)
 
     def _made_on(self, device: str) -> bool:
-        """Whether an accelerator makes training views of this kind; RandAugment works on bytes, image by image."""
+        """Whether a GPU makes training views of this kind; RandAugment works on bytes, image by image."""
         known = self._geometry.interpolation in KERNELS and not self._augmentation.operations
-        return known and torch.device(device).type != "cpu"
+        return known and torch.device(device).type == "cuda"
 
     def _on(self, device: str) -> DeviceViews:
         if device not in self._on_device:
@@ -185,9 +185,9 @@ def _channels_last(image: Bytes) -> Tensor:
 def evaluation_batch(images: Sequence[Bytes], geometry: Geometry, device: str = "cpu") -> Tensor:
     """The centres of uint8 [H, W, 3] images as float32 [images, channels, height, width], normalised, channels last.
 
-    For an accelerator bytes are copied to it and normalised there.
+    For a GPU bytes are copied to it and normalised there.
     """
-    if torch.device(device).type != "cpu":
+    if images and torch.device(device).type == "cuda":
         return centres([centre_crop(image, geometry.height, geometry.width) for image in images], geometry, device)
     return _batch(
         lambda place: (centre_crop(images[place], geometry.height, geometry.width), None), len(images), geometry

@@ -46,7 +46,7 @@ class Machine:
         return stored.float() if stored.dtype == torch.bfloat16 and self.plan.trained == "fp32" else stored
 
     def wait(self) -> None:
-        """Returns when the device has done what it was given: before a clock is read."""
+        """Returns when a GPU has done what it was given: before a clock is read."""
         if torch.device(self.device).type == "cuda":
             torch.cuda.synchronize(self.device)
 

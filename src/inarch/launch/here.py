@@ -198,6 +198,10 @@ class Workbench:
         labels = torch.zeros(len(rows), dtype=torch.long, device=pixels.device)
         network = self.network(Trial(TRADITIONAL, 0, "fine-tuning", 0.0, 0.0, 0, settings))
 
+        def view() -> None:
+            images.seen(rows, 0, self.store.machine.device)
+            self.store.machine.wait()
+
         def step() -> None:
             network.train()
             with self.store.machine.autocast():
@@ -215,7 +219,7 @@ class Workbench:
         with self.store.profile.section("measuring"), own_randomness():
             speeds = Speeds(
                 training=seconds_of(step) / len(rows),
-                view=seconds_of(lambda: images.seen(rows, 0, self.store.machine.device)) / len(rows),
+                view=seconds_of(view) / len(rows),
                 forward=seconds_of(forward) / len(rows),
                 head=0.004,
             )

@@ -36,7 +36,7 @@ def changed_weights(adapted: AdaptedNetwork, original: Mapping[str, Tensor]) -> 
     return {
         name: value.detach().cpu().contiguous()
         for name, value in original.items()
-        if id(now[name]) not in held or not torch.equal(now[name].detach().cpu(), value)
+        if id(now[name]) not in held or not torch.equal(now[name].detach().cpu(), value.cpu())
     }
 
 
