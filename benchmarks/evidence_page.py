@@ -69,9 +69,9 @@ def _head(parts: Sequence[Written]) -> str:
         "classifier or new layers behind it, *retain* or *deepen*) is ahead of what does not (*replace* at its own "
         "best cut, or traditional fine-tuning); of either side what validation images choose. A part is a data set, a "
         f"source network and images a class; every contestant was tuned with {TRIALS} trials and then trained on "
-        f"{DRAWS} draws, with {VIEWS} views of an image where something is frozen; intervals are 95 %, over parts where "
-        "nothing else is said. `inarch fit` tries both sides on your own images, and its report says which one won and "
-        "whether that could be chance."
+        f"{DRAWS} draws, with {VIEWS} views of an image where something is frozen; intervals are 95 %, over parts "
+        "where nothing else is said. `inarch fit` tries both sides on your own images, and its report says which one "
+        "won and whether that could be chance."
     )
     return first + explained
 
