@@ -57,7 +57,7 @@ def test_from_python_and_from_the_command_line_it_is_the_same_study(run: Path, p
 def test_fit_returns_what_the_results_hold_and_takes_texts_of_the_command_line(run: Path, place: Path) -> None:
     threads = torch.get_num_threads()
     texts = {"grafts": "retain", "harmonise": "none", "cuts": "conv1", "hidden": "8", "time_limit": "10m"}
-    texts |= {"views": "4", "store": str(place / "another store")}
+    texts |= {"views": "8", "store": str(place / "another store")}
     with pytest.raises(RunFolderError, match=r'cuts was \["1"\], now \["conv1"\]'):
         api.fit(place / "images", source=place / "source" / "toy.json", out=run, **QUICK, **texts)
     texts["cuts"] = "1"

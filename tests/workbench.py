@@ -24,7 +24,7 @@ from inarch.network.stages import stage_network
 from inarch.results.folder import RunFolder
 from inarch.training.trial import TrainingSettings
 
-SETTINGS = TrainingSettings(epochs=2, batch_size=8)
+SETTINGS = TrainingSettings(epochs=2, batch_size=8, views=4)
 LAYER = "10"
 DEFAULT = Plan()
 
