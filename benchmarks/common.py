@@ -90,6 +90,11 @@ def device_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu or cuda; on cuda ResNet-50 with random weights")
 
 
+def on_device(device: str) -> Record:
+    """The option of a study on that device; parts on a processor do not say it."""
+    return {} if device == "cpu" else {"device": device}
+
+
 def draw(data: Path, file: Path, *, a_class: int, seed: int) -> Path:
     """Writes a manifest of a data set with at most `a_class` training images a class, drawn by `seed`.
 

@@ -19,7 +19,7 @@ import ours
 from common import AS_COMMAND_LINE, Parts, Record
 from grid import GRAFTS, spread_cuts
 from inarch.errors import InarchError
-from made import RANDOM, make_images, random_resnet
+from made import RANDOM, card_of, make_images
 
 NETWORK = "mobilenetv1_025_128"
 MADE_SIDE = 256
@@ -77,21 +77,21 @@ def study(manifest: str, card: str, run: str, options: dict[str, Any]) -> Record
         return {"refused": error.problem}
 
 
-def measure(parts: Parts, work: Path, effort: Effort, point: Point, device: str = "cpu") -> Record:
+def measure(parts: Parts, work: Path, effort: Effort, point: Point, network: str, device: str) -> Record:
     """The part of a point; equal points of several factors are measured once."""
     name = "-".join(f"{key}{value}" for key, value in asdict(point).items())
     images = make_images(
         work / "images" / f"{point.classes}-{point.images}",
         classes=point.classes, a_class=max(1, point.images // point.classes), side=MADE_SIDE,
     )  # fmt: skip
-    card = common.card(NETWORK) if device == "cpu" else random_resnet(work.resolve())
+    card = card_of(network, work.resolve())
     wanted = {"data": images, "source": card, "image_size": point.image_size}
     shares = parts.measure(f"stages-{name}", "ours:facts", {"wanted": wanted})["frozen_shares"]
     cuts = spread_cuts(len(shares) - 1, point.cuts)
     options = {
         "cuts": ",".join(map(str, cuts[: point.cuts])), "grafts": ",".join(GRAFTS[: point.grafts]), "harmonise": "none",
         "epochs": effort.epochs, "seeds": 1, "image_size": point.image_size, "time_limit": effort.time_limit,
-    } | ({} if device == "cpu" else {"device": device})  # fmt: skip
+    } | common.on_device(device)  # fmt: skip
     run = (work / "runs" / name).resolve()
     # A run that was stopped would be taken up half-way, with the memory of the second half alone.
     if parts.get(name) is None:
@@ -140,8 +140,11 @@ def main(given: Sequence[str] | None = None) -> int:
     work = chosen.out / common.named("scaling", chosen)
     parts = Parts(chosen.parts or work / "parts", work)
     facts = common.machine()
-    rows = [row(factor, point, measure(parts, work, effort, point, chosen.device)) for factor, point in points(effort)]
     network = NETWORK if chosen.device == "cpu" else RANDOM
+    rows = [
+        row(factor, point, measure(parts, work, effort, point, network, chosen.device))
+        for factor, point in points(effort)
+    ]
     show(rows, effort, network)
     common.write_json(chosen.json, {"points": rows, "epochs": effort.epochs, "network": network, "machine": facts})
     return 0

@@ -74,8 +74,7 @@ class Case:
         self._parts, self._work, self._effort = parts, work, effort
         self.data, self.network = data, network
         self._card = card_of(network, work.resolve())
-        # Parts on a processor do not say it.
-        self._on_device: Record = {} if device == "cpu" else {"device": device}
+        self._on_device = common.on_device(device)
         # Parts by name: of the draws that are whole, and of the one at hand.
         self._draws: list[dict[str, Record]] = []
         self._of_draw: dict[str, Record] = {}
