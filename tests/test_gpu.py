@@ -14,14 +14,14 @@ import torch
 from program import ONE, QUICK, inarch, rows, without_cost
 from torch import nn
 from toy import write_images, write_source
-from workbench import SETTINGS, deepest, needs_deeper, quick_selection, small, workbench  # noqa: F401
+from workbench import SETTINGS, deepest, method_trial, needs_deeper, quick_selection, small, workbench  # noqa: F401
 
 from inarch.data import Augmentation, PixelSize, Views, open_dataset
 from inarch.features.plan import Plan
 from inarch.features.shelf import Shelf
 from inarch.features.store import Keeping
 from inarch.launch.here import TRIAL, Workbench
-from inarch.methods import METHODS, make_method, method_class
+from inarch.methods import METHODS, make_method
 from inarch.network.card import InputSpec
 from inarch.network.grafts import GRAFT_NAMES, Configuration
 from inarch.preparation import same_settings_afterwards
@@ -42,9 +42,7 @@ def whole_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def a_trial(method: str, graft: str, cut: int = 1) -> Trial:
-    cut = deepest(graft) if method_class(method).deepest_only else cut
-    old = 0.002 if cut < deepest(graft) else 0.0
-    return Trial(small(graft), cut, method, old, 0.01, 1, replace(SETTINGS, epochs=3))
+    return method_trial(method, graft, cut, epochs=3)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,13 @@ from inarch.features.store import Images, Keeping, PrefixStore
 from inarch.features.what_to_store import Demand, cuts_to_store
 from inarch.launch.here import Workbench
 from inarch.launch.plan import candidates, measured_plan
+from inarch.methods import method_class
 from inarch.network import head2toe
 from inarch.network.card import InputSpec
 from inarch.network.grafts import Configuration, graft_class
 from inarch.network.stages import stage_network
 from inarch.results.folder import RunFolder
-from inarch.training.trial import TrainingSettings
+from inarch.training.trial import TrainingSettings, Trial
 
 SETTINGS = TrainingSettings(epochs=2, batch_size=8, views=4)
 LAYER = "10"
@@ -48,6 +50,13 @@ def needs_deeper(graft: str) -> bool:
 def deepest(graft: str) -> int:
     """The cut of the toy network, or of the deeper one where the graft needs it, at which nothing old trains."""
     return 2 + needs_deeper(graft) + graft_class(graft).keeps_layer
+
+
+def method_trial(method: str, graft: str, cut: int, epochs: int) -> Trial:
+    """A trial of a method at a cut, or at the one cut where it can stand."""
+    cut = deepest(graft) if method_class(method).deepest_only else cut
+    old = 0.002 if cut < deepest(graft) else 0.0
+    return Trial(small(graft), cut, method, old, 0.01, 1, replace(SETTINGS, epochs=epochs))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from workbench import SETTINGS, deepest, needs_deeper, quick_selection, small, workbench  # noqa: F401
+from workbench import SETTINGS, deepest, method_trial, needs_deeper, quick_selection, small, workbench  # noqa: F401
 
 from inarch.catalogue import METHODS as ENTRIES
 from inarch.errors import UsageError
@@ -36,9 +36,7 @@ PAIRS = [
 
 
 def a_trial(method: str, graft: str, cut: int = 1) -> Trial:
-    cut = deepest(graft) if method_class(method).deepest_only else cut
-    old = 0.002 if cut < deepest(graft) else 0.0
-    return Trial(small(graft), cut, method, old, 0.01, 1, replace(SETTINGS, epochs=EPOCHS))
+    return method_trial(method, graft, cut, EPOCHS)
 
 
 def hooks(bench: Workbench) -> int:
