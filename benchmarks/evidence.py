@@ -2,6 +2,7 @@
 
     python benchmarks/evidence.py --time-limit 3h        goes on with the parts in order; quiet, killed and called again
     python benchmarks/evidence.py --parts clothing-*     only these
+    python benchmarks/evidence.py --chapters starts      only these
     python benchmarks/evidence.py --list                 the parts, what is finished, what it took
     python benchmarks/evidence.py --summary              tables and figures of docs/evidence.md from the records alone
 
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import common
 from inarch.errors import InarchError
-from inarch.texts import seconds
+from inarch.texts import seconds, words
 
 ROOT = common.HERE.parent
 
@@ -26,6 +27,7 @@ ROOT = common.HERE.parent
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--parts", default="*", help="names of parts, with * and ?, separated by commas")
+    parser.add_argument("--chapters", type=words, default=(), help="of evidence_design.CHAPTERS, with commas")
     parser.add_argument("--time-limit", type=seconds, help="of this call, such as 3h")
     parser.add_argument("--threads", type=int, help="of each part that is begun")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "evidence", help="run folders; may be deleted")

@@ -42,8 +42,8 @@ TIMES = {"mobilenetv1_025_128": 1.0, "squeezenet1_1": 2.4, "mobilenetv2_100": 3.
 def trials(chapters: Sequence[str]) -> int:
     """About how many trials chapters have: those that are tuned, on draws, or of a curve."""
     count = sum(len(design.asked(chapter)) for chapter in chapters) * (design.TRIALS + design.DRAWS)
-    if "layer" in chapters:
-        count += design.TRIALS + design.DRAWS  # traditional fine-tuning
+    for chapter in ("layer", "starts"):
+        count += (chapter in chapters) * (design.TRIALS + design.DRAWS)  # traditional fine-tuning
     if "rates" in chapters:
         count += len(design.rate_configurations()) * len(design.RATE_MULTIPLES) * design.CURVE_DRAWS
     if "depth" in chapters:

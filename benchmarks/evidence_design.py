@@ -20,11 +20,13 @@ from inarch.network.stages import Stages
 from inarch.options import require
 from inarch.search.rounds import with_seed
 from inarch.search.space import TRADITIONAL, Result, Space, Track
-from inarch.training.trial import Trial
+from inarch.training.trial import TrainingSettings, Trial
 
 # --- what is compared: the one place to extend; names that this version of Inarch does not have are passed over -------
 KEEPING = ("retain", "deepen", "joined", "sharpened", "residual", "deepen-joined")
 WITHOUT_LAYER = ("da-cnn", "wa-cnn", "dwa-cnn", "wwa-cnn", "head2toe")
+# Grafts that are tuned and trained again with classifiers that begin as they do now.
+STARTED = ("replace", "retain", "deepen", "joined", "da-cnn", "dwa-cnn")
 # Ways to harmonise that tuning may choose between, and those that are compared for themselves.
 CHOSEN_HARMONISE = ("none", "l2")
 COMPARED_HARMONISE = ("none", "l2", "batch", "l2-1", "l2-10", "l2-matched")
@@ -38,10 +40,12 @@ RATE_MULTIPLES = (0.01, 0.0316, 0.1, 0.316, 1.0, 3.16, 10.0)
 TRIALS = 8
 # Of an image, in every trial of the run, whatever the default has become since it was begun.
 VIEWS = 4
+# Factor on PyTorch's initial weights of new classifiers: likewise, but in `starts`, which has the default's.
+CLASSIFIER_START = 1.0
 DRAWS = 5
 # Curves over cuts and rates have more places, so each has fewer draws.
 CURVE_DRAWS = 3
-CHAPTERS = ("layer", "rates", "depth", "harmonise", "methods", "warning", "sizes", "kept")
+CHAPTERS = ("layer", "rates", "depth", "harmonise", "methods", "warning", "sizes", "kept", "starts")
 # Those without which a question has no answer; the first one answers what the project is about.
 QUESTIONS = CHAPTERS[:6]
 MAIN = CHAPTERS[:1]
@@ -133,9 +137,16 @@ def asked(chapter: str) -> list[Asked]:
         ],
         "methods": [Asked(method, "replace", method) for method in others],
         "kept": [Asked(f"{method}, retain", "retain", method) for method in others],
+        "starts": [Asked(graft, graft) for graft in STARTED],
         "sizes": [Asked(f"deepen {name}", "deepen", hidden=size) for name, size in zip(sizes, SIZES, strict=True)],
     }
     return [a for a in every.get(chapter, []) if a.graft in GRAFT_NAMES and set(a.harmonise) <= set(HARMONISERS)]
+
+
+def settings_of(chapter: str, settings: TrainingSettings) -> TrainingSettings:
+    """What the trials of a chapter share, from what those of the run share."""
+    start = TrainingSettings.classifier_start if chapter == "starts" else CLASSIFIER_START
+    return replace(settings, classifier_start=start)
 
 
 def tracks(one: Asked, staged: Stages) -> tuple[Track, ...]:

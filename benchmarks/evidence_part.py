@@ -113,8 +113,8 @@ class _Runner:
         self._options, self._watch = options, watch
         # No methods are named: which activations are stored must not follow from how many this version knows.
         self._benches = Benches(start, options, (), folder, Progress(), Profile())
-        settings = self._benches.settings(part.shots)
-        self._space = Space(len(start.staged.stages), (), settings, {}, options.seed, DRAWS, shots=part.shots)
+        self._settings = self._benches.settings(part.shots)
+        self._space = Space(len(start.staged.stages), (), self._settings, {}, options.seed, DRAWS, shots=part.shots)
         trials = [(Trial.from_json(r.subject), r) for r in folder.ledger.records(TRIAL)]
         self._history: dict[str, Result] = {trial.key: result_of(trial, record) for trial, record in trials}
         self._survival = Survival(where.others, start)
@@ -127,10 +127,14 @@ class _Runner:
 
         A chapter that was finished when fewer methods or grafts were known, or in another way, is gone through again.
         """
-        subject = {
+        self._space = replace(self._space, settings=design.settings_of(chapter, self._settings))
+        subject: dict[str, Any] = {
             "chapter": chapter, "asked": design.names(chapter, self._space, self._start.staged),
             "old_layers": design.OLD_LAYERS,
         }  # fmt: skip
+        start = self._space.settings.classifier_start
+        if start != design.CLASSIFIER_START:
+            subject["classifier_start"] = start
         key = f"{CHAPTER}-{digest(subject)}"
         if self._folder.ledger.get(key) is not None:
             return False

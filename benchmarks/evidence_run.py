@@ -9,7 +9,7 @@ from pathlib import Path
 import common
 import evidence_design as design
 from evidence_cost import minutes
-from evidence_design import DATA, SOURCES, VIEWS, Part
+from evidence_design import CLASSIFIER_START, DATA, SOURCES, VIEWS, Part
 from evidence_part import Where, run_part
 from evidence_records import DRAWN, Written, read_part
 from inarch.errors import UsageError
@@ -37,16 +37,25 @@ def chosen(names: str) -> list[Part]:
 def run(some: list[Part], given: argparse.Namespace) -> None:
     """Goes on with these parts, in the order of the run, until they are finished or the time is up."""
     clock = Clock(given.time_limit)
-    for part, chapters in ((part, chapters) for part, chapters in design.legs() if part in some):
+    options = StudyOptions(threads=given.threads, views=VIEWS, classifier_start=CLASSIFIER_START)
+    for part, chapters in _legs(some, given.chapters):
         data = common.shared() / "data"
         where = Where(
             data / part.data, common.card(part.source), tuple(data / other for other in DATA if other != part.data),
-            record_file(given.records, part), given.out, StudyOptions(threads=given.threads, views=VIEWS),
+            record_file(given.records, part), given.out, options,
             SOURCES[part.source], chapters,
         )  # fmt: skip
         if not run_part(part, where, clock):
             common.say(f"The time is up in {part.name}; the same command goes on there.")
             return
+
+
+def _legs(some: list[Part], chapters: tuple[str, ...]) -> list[tuple[Part, tuple[str, ...]]]:
+    """What is run, in this order: these chapters of every part, or all in the order of the run where none are named."""
+    unknown = [chapter for chapter in chapters if chapter not in design.CHAPTERS]
+    if unknown:
+        raise UsageError(f"There is no chapter called {unknown[0]}.", f"Choose from: {', '.join(design.CHAPTERS)}.")
+    return [(p, chapters) for p in some] if chapters else [leg for leg in design.legs() if leg[0] in some]
 
 
 def show(folder: Path) -> None:

@@ -99,6 +99,14 @@ Views = Annotated[
         parser=views_of, metavar="NUMBER", help="Augmented views of each image, in turn; epochs: a new one each."
     ),
 ]
+ClassifierStart = Annotated[
+    float,
+    typer.Option(
+        metavar="FACTOR",
+        help="What a new classifier's initial weights are multiplied by: small, so that it says nothing at first; 1: "
+        "PyTorch's own.",
+    ),
+]
 StoreLimit = Annotated[
     Any,
     typer.Option(parser=bytes_of, metavar="SIZE", help="What the study may store there: 200MB, 4GiB; 0: nothing."),

@@ -138,6 +138,7 @@ def fit(
     precision: ask.Precision = "auto",
     threads: ask.Threads = None,
     views: ask.Views = "8",
+    classifier_start: ask.ClassifierStart = 0.01,
     stored_precision: ask.StoredPrecision = "bf16",
     store: ask.StoreFolder = None,
     store_limit: ask.StoreLimit = None,
@@ -156,6 +157,7 @@ def fit(
         augmentation=augmentation, mixup=mixup, ema=ema,
         device=device, precision=precision, threads=threads, max_pixels=max_pixels, stages=words(stages),
         time_limit=time_limit, views=views, stored_precision=stored_precision, store=store, store_limit=store_limit,
+        classifier_start=classifier_start,
     )  # fmt: skip
     with stoppable(), progress_on_terminal() as progress:
         results = run(data, source, out, options, source_options(weights, image_size, classes), progress)
@@ -216,6 +218,7 @@ def compare(
     precision: ask.Precision = "auto",
     threads: ask.Threads = None,
     views: ask.Views = "8",
+    classifier_start: ask.ClassifierStart = 0.01,
     store: ask.StoreFolder = None,
     store_limit: ask.StoreLimit = None,
     max_pixels: ask.MaxPixels = 100_000_000,
@@ -231,6 +234,7 @@ def compare(
         hidden=tuple(hidden or ()), batch_size=batch_size, device=device,
         precision=precision, threads=threads, max_pixels=max_pixels, stages=words(stages), time_limit=time_limit,
         views=views, store=store, store_limit=store_limit, augmentation=augmentation, mixup=mixup, ema=ema,
+        classifier_start=classifier_start,
     )  # fmt: skip
     options = CompareOptions(methods, shots, trials, study)
     with stoppable(), progress_on_terminal() as progress:

@@ -19,7 +19,7 @@ from inarch.network.stages import Stages
 from inarch.search.space import SEARCHES, Space, Track
 from inarch.training.mixing import require_bearable
 from inarch.training.schedule import default_epochs
-from inarch.training.trial import TrainingSettings
+from inarch.training.trial import USUAL_START, TrainingSettings
 
 # The precision that is measured to be the fastest, within what training bears.
 AUTO = "auto"
@@ -38,6 +38,7 @@ class StudyOptions:
     takes as many as there are. precision: of all arithmetic; auto: what is measured to be fastest, for frozen and for
     trained stages. augmentation: what views are made by, see `inarch.data.augmentation`. mixup: alpha, 0 for none. ema:
     decay of the average of the weights, 0 for none. views: of each training image, 0 for a fresh one every epoch.
+    classifier_start: factor on the initial weights of new classifiers, see `inarch.training.trial`.
     stored_precision: of frozen activations. store: folder of stored activations, None for that of the user's cache.
     store_limit: bytes that the study may take there, None for a share of disk and memory.
     """
@@ -62,6 +63,7 @@ class StudyOptions:
     precision: str = "auto"
     threads: int | None = None
     views: int = 8
+    classifier_start: float = TrainingSettings.classifier_start
     stored_precision: str = "bf16"
     store: Path | None = None
     store_limit: int | None = None
@@ -125,6 +127,7 @@ class StudyOptions:
             augmentation=AUGMENTATIONS[self.augmentation],
             mixup=float(self.mixup),
             ema=float(self.ema),
+            classifier_start=float(self.classifier_start),
         )
 
     def additions(self) -> dict[str, Any]:
@@ -138,7 +141,9 @@ class StudyOptions:
 
     def identity(self) -> Mapping[str, Any]:
         """What must stay the same when a run folder is used again; the time limit and the store's folder may change."""
-        left_out = ("time_limit", "threads", "device", "store", "store_limit")
+        left_out = ["time_limit", "threads", "device", "store", "store_limit"]
+        if self.classifier_start == USUAL_START["classifier_start"]:
+            left_out.append("classifier_start")  # as run folders say that were begun before it was an option
         # Additions are left out where they are not made: run folders from before them go on.
         usual = [name for name in ADDITIONS if getattr(self, name) == getattr(StudyOptions, name)]
         kept = {name: value for name, value in self.__dict__.items() if name not in (*left_out, *usual)}

@@ -96,7 +96,7 @@ def _value(name: str, given: Any) -> Any:
         return read_classes(Path(given).name, Path(given).parent, f"classes={str(given)!r}")
     if name == "views" and isinstance(given, str):
         return views_of(given)
-    if name in ("mixup", "ema") and isinstance(given, str):
+    if name in ("mixup", "ema", "classifier_start") and isinstance(given, str):
         return number_of(name, given)
     if name == "store_limit" and isinstance(given, str):
         return bytes_of(given)

@@ -55,11 +55,11 @@ from inarch.training.fit import OutOfTimeError
 from inarch.training.trial import TrainingSettings
 
 PART = Part("images", "toy", 4)
-CHAPTERS = ("layer", "rates", "depth", "harmonise", "methods", "warning")
+CHAPTERS = ("layer", "rates", "depth", "harmonise", "methods", "warning", "starts")
 SMALL: dict[str, Any] = {
     "TRIALS": 2, "CURVE_DRAWS": 2, "KEEPING": ("retain",), "WITHOUT_LAYER": ("da-cnn, not there",),
     "RATE_SIZES": ((4,),), "RATE_MULTIPLES": (0.1, 1.0), "IN_DEPTH": ("replace", "retain"),
-    "COMPARED_HARMONISE": ("none", "l2", "not there"),
+    "COMPARED_HARMONISE": ("none", "l2", "not there"), "STARTED": ("replace", "retain"),
     "METHODS": tuple(m for m in METHODS if m.name in ("fine-tuning", "l2-sp", "linear-probe")),
 }  # fmt: skip
 
@@ -278,7 +278,7 @@ def test_parts_are_run_leg_by_leg_until_the_time_is_up(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(evidence_run, "run_part", stand_in)
     monkeypatch.setattr(evidence_run.common, "shared", lambda: tmp_path)
-    given = argparse.Namespace(time_limit=None, records=tmp_path, out=tmp_path, threads=None)
+    given = argparse.Namespace(time_limit=None, records=tmp_path, out=tmp_path, threads=None, chapters=())
     evidence_run.run(evidence_run.chosen("clothing-*-5"), given)
     small, *others = (f"clothing-{source}-5" for source in design.SOURCES)
     rest = [(name, 128) for name in others]

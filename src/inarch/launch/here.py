@@ -61,6 +61,7 @@ class Workbench:
         with self.store.profile.section("building networks"):
             self._network.load_state_dict(self.source_weights)
             adapted = AdaptedNetwork(self.staged, trial.configuration, self.widths, cut=trial.cut, seed=trial.seed)
+            adapted.graft.scale_classifier(trial.settings.classifier_start)
             adapted.recompute(self.store.machine.plan.recomputed)
             return adapted.to(self.store.machine.device)
 

@@ -23,7 +23,8 @@ from inarch.network.grafts import build_graft
 class RIFLE(Method):
     """times: how often the last layer starts anew, once in the authors' script. Hidden layers before it (deepen) stay.
 
-    What the last layer starts with is drawn as the graft's own initial weights are, from a seed of each period.
+    What the last layer starts with is drawn as PyTorch draws initial weights, from a seed of each period: what it then
+    says by chance is what the method sends back through the old layers.
     """
 
     name: ClassVar[str] = "rifle"

@@ -104,6 +104,12 @@ class Graft(nn.Module):
         """Whether its initial values follow from the training images (`start`)."""
         return cls.start is not Graft.start
 
+    def scale_classifier(self, factor: float) -> None:
+        """Multiplies the initial weights of its classifier."""
+        with torch.no_grad():
+            for parameter in self.classifier.parameters():
+                parameter.mul_(factor)
+
     @staticmethod
     def take(x: Tensor) -> Tensor:
         """What it keeps of an earlier activation, as vectors [images, numbers]."""

@@ -17,8 +17,10 @@ from inarch.network.grafts import Configuration
 
 OPTIMISERS = ("sgd", "adamw")
 BALANCES = ("none", "loss", "sampler")
+# Classifiers as PyTorch makes them, which all were before that setting existed.
+USUAL_START: dict[str, Any] = {"classifier_start": 1.0}
 # What trials were before these settings existed: a fresh view every epoch, and nothing rounded.
-BEFORE: dict[str, Any] = {"views": 0, "stored_precision": "fp32"}
+BEFORE: dict[str, Any] = {"views": 0, "stored_precision": "fp32"} | USUAL_START
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,11 @@ class TrainingSettings:
     precision: of what trains. frozen_precision: of passes through frozen stages. stored_precision: of what these hand
     over. views: of each training image, taken in turn where something is frozen (0: a fresh one every epoch).
     mixup: alpha, where 0 mixes nothing (`training/mixing.py`). ema: decay of the moving average of the weights, where 0
-    averages nothing (`training/averages.py`).
+    averages nothing (`training/averages.py`). classifier_start: factor on the initial weights of the new classifier, as
+    PyTorch draws them. It is so small that at first the classifier says nothing: features of networks without
+    normalisation may be large, and old layers must not follow what it says by chance. Zeros, as in Kolesnikov et al.,
+    "Big Transfer" (ECCV 2020, arXiv 1912.11370), would leave old layers without a gradient in the first step, by which
+    auto-rgn weighs them.
     """
 
     epochs: int
@@ -48,6 +54,7 @@ class TrainingSettings:
     augmentation: Augmentation = field(default_factory=Augmentation)
     mixup: float = 0.0
     ema: float = 0.0
+    classifier_start: float = 0.01
 
     def __post_init__(self) -> None:
         for name, low in (("epochs", 1), ("batch_size", 2), ("views", 0)):
@@ -63,6 +70,10 @@ class TrainingSettings:
             raise UsageError(f"label_smoothing is {self.label_smoothing}.", "Give a number from 0 to below 1.")
         if not 0 <= self.mixup < math.inf:
             raise UsageError(f"mixup is {self.mixup}.", "Give alpha, such as 0.2, or 0 for none.")
+        if not 0 <= self.classifier_start < math.inf:
+            raise UsageError(
+                f"classifier_start is {self.classifier_start}.", "Give 0.01, or 1 for PyTorch's initial weights."
+            )
         if not 0 <= self.ema < 1:
             raise UsageError(f"ema is {self.ema}.", "Give a decay below 1, such as 0.99, or 0 for no average.")
 
@@ -72,9 +83,9 @@ class TrainingSettings:
         return min(self.views or self.epochs, self.epochs)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON that names them; what came later is left out where it is off, so that trials keep their names."""
-        later = ("mixup", "ema")
-        values = {name: value for name, value in asdict(self).items() if name not in later or value}
+        """JSON that names them; what came later is left out where it is as before, so that trials keep their names."""
+        before = {"mixup": 0.0, "ema": 0.0} | USUAL_START
+        values = {name: value for name, value in asdict(self).items() if before.get(name) != value}
         return values | {"augmentation": self.augmentation.to_json()}
 
     @classmethod
