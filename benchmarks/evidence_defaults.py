@@ -11,6 +11,7 @@ from typing import Any
 import common
 from evidence_numbers import best, curve, settled, sides_in_parts
 from evidence_records import Written
+from evidence_starts import NAMES
 from evidence_tables import WITHOUT, Side, parts_cell, table
 from inarch.options import StudyOptions
 from inarch.plural import counted
@@ -31,6 +32,7 @@ def defaults(parts: Sequence[Written], views: Path | None = None) -> str:
         ["`--grafts " + ",".join(options.grafts) + "`", f"Against the better of the two usual ways: {listed}."],
         ["`--harmonise " + ",".join(options.harmonise) + "`", _harmonising(parts, options.harmonise)],
         ["rates of new layers: the range test's, a third and three times of it", _rates(parts)],
+        [f"`--classifier-start {options.classifier_start:g}`", _starts(parts)],
         [f"`--views {options.views}`", _views(options.views, views or VIEWS)],
     ]
     return table(["default", "evidence"], [[name, text or "Not measured yet."] for name, text in rows])
@@ -53,6 +55,12 @@ def _harmonising(parts: Sequence[Written], chosen: Sequence[str]) -> str:
             if name != "none" and text:
                 said.append(f"*{graft}* with {name} against none {text}")
     return "; ".join(said) + "." if said else ""
+
+
+def _starts(parts: Sequence[Written]) -> str:
+    """What the start gains over PyTorch's own, each tuned for itself."""
+    said = [f"*{name}* {text}" for name in NAMES if (text := _against(parts, [("starts", name)], [("layer", name)]))]
+    return f"Against PyTorch's initial weights: {'; '.join(said)}." if said else ""
 
 
 def _rates(parts: Sequence[Written]) -> str:

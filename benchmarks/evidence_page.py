@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import evidence_starts
 from evidence_defaults import defaults
 from evidence_design import CHAPTERS, DRAWS, SOURCES, TRIALS, VIEWS
 from evidence_figures import title
 from evidence_numbers import mean_of, settled, sides_in_parts
 from evidence_questions import QUESTIONS
 from evidence_records import DRAWN, Written, digest
-from evidence_tables import FEWEST, KEEPING, WITHOUT, mean_cell, parts_cell, table
+from evidence_tables import FEWEST, KEEPING, WITHOUT, Side, mean_cell, parts_cell, table
 from inarch.network.grafts import GRAFTS
 from inarch.plural import counted
 from inarch.report.words import percent
@@ -60,10 +61,10 @@ def _head(parts: Sequence[Written]) -> str:
         return first + NOTHING
     by_size = [(_of_size(shots), [p for p in parts if p.about["part"]["shots"] == shots]) for shots in _sizes(parts)]
     every = [("Over all parts", list(parts))] if len(by_size) > 1 else []
-    advice = [text for name, some in (*every, *by_size) if (text := _advice(name, some))]
+    advice = [text for name, some in (*every, *by_size) if (text := _advice(name, some, KEEPING, WITHOUT))]
     if not advice:
         return first + "No part is finished far enough to say anything yet."
-    said = " ".join([*advice, *_best_graft(parts)])
+    said = " ".join([*_as_it_is_now(parts), *advice, *_best_graft(parts)])
     explained = (
         f"**If you must decide tomorrow.** {said} Points of test accuracy by which what keeps the layer (a new "
         "classifier or new layers behind it, *retain* or *deepen*) is ahead of what does not (*replace* at its own "
@@ -85,9 +86,22 @@ def _of_size(shots: int) -> str:
     return f"With {shots} images a class" if shots else "With all images"
 
 
-def _advice(name: str, parts: Sequence[Written]) -> str:
+def _as_it_is_now(parts: Sequence[Written]) -> list[str]:
+    """The advice of the parts that were tuned and trained with classifiers that begin as they do by default; what other
+    parts say is told apart from it."""
+    now = _advice("Over the parts that were trained so", parts, evidence_starts.KEEPING, evidence_starts.WITHOUT)
+    if not now:
+        return []
+    number = list(QUESTIONS).index("How the new classifier begins") + 1
+    return [
+        f"New classifiers begin small since version 0.1.3, which changes much (question {number}). {now} All that "
+        "follows is with the initial weights that PyTorch draws."
+    ]
+
+
+def _advice(name: str, parts: Sequence[Written], keeping: Side, without: Side) -> str:
     """What these parts say about keeping the layer, in words that follow from how many of them are settled."""
-    pairs = sides_in_parts(parts, KEEPING, WITHOUT)
+    pairs = sides_in_parts(parts, keeping, without)
     if not pairs:
         return ""
     mean, (better, worse) = mean_of([pair.difference for pair in pairs]), settled(pairs)

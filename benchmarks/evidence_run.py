@@ -9,7 +9,7 @@ from pathlib import Path
 import common
 import evidence_design as design
 from evidence_cost import minutes
-from evidence_design import CLASSIFIER_START, DATA, SOURCES, VIEWS, Part
+from evidence_design import DATA, SOURCES, VIEWS, Part
 from evidence_part import Where, run_part
 from evidence_records import DRAWN, Written, read_part
 from inarch.errors import UsageError
@@ -37,7 +37,7 @@ def chosen(names: str) -> list[Part]:
 def run(some: list[Part], given: argparse.Namespace) -> None:
     """Goes on with these parts, in the order of the run, until they are finished or the time is up."""
     clock = Clock(given.time_limit)
-    options = StudyOptions(threads=given.threads, views=VIEWS, classifier_start=CLASSIFIER_START)
+    options = StudyOptions(threads=given.threads, views=VIEWS)
     for part, chapters in _legs(some, given.chapters):
         data = common.shared() / "data"
         where = Where(

@@ -140,6 +140,7 @@ def test_from_python_the_same_words_mean_the_same(place: Path, finished: Path) -
         (("--mixup", "0.2", "--method", "bi-tuning"), "bi-tuning compares images by their one label, and mixup (0.2)"),
         (("--mixup", "-1"), "mixup is -1.0. Give alpha, such as 0.2"),
         (("--ema", "1"), "ema is 1.0. Give a decay below 1"),
+        (("--classifier-start", "-1"), "classifier_start is -1.0. Give 0.01, or 1 for PyTorch's initial weights"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(place: Path, tmp_path: Path, options: tuple[str, ...], said: str) -> None:
@@ -154,6 +155,8 @@ def test_what_is_not_added_names_nothing_so_that_older_trials_and_run_folders_go
     # The key of this trial before there was anything to add.
     assert trial.key == "d8079491a310eeac5a0ac7a2"
     assert not {"augmentation", "mixup", "ema"} & StudyOptions().identity().keys()
+    assert "classifier_start" not in StudyOptions(classifier_start=1.0).identity()
+    assert StudyOptions().identity()["classifier_start"] == 0.01
     assert StudyOptions().additions() == {}
     everything = StudyOptions(augmentation="randaugment", mixup=1, ema=0.5)
     assert everything.identity().keys() >= {"augmentation", "mixup", "ema"}

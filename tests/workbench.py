@@ -26,7 +26,7 @@ from inarch.network.stages import stage_network
 from inarch.results.folder import RunFolder
 from inarch.training.trial import TrainingSettings, Trial
 
-SETTINGS = TrainingSettings(epochs=2, batch_size=8, views=4)
+SETTINGS = TrainingSettings(epochs=2, batch_size=8, views=4, classifier_start=1.0)
 LAYER = "10"
 DEFAULT = Plan()
 

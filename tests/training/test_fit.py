@@ -249,6 +249,7 @@ def test_label_smoothing_is_that_of_cross_entropy() -> None:
     [
         ({"epochs": 0}, "epochs is 0"),
         ({"views": -1}, "views is -1"),
+        ({"classifier_start": -1}, "classifier_start is -1"),
         ({"stored_precision": "int4"}, "stored_precision is 'int4'.*fp32, bf16"),
         ({"batch_size": 1}, "batch_size is 1"),
         ({"optimiser": "lion"}, "sgd, adamw"),
@@ -274,8 +275,8 @@ def test_a_trial_survives_json_with_its_key() -> None:
     assert replace(trial, seed=9).key != trial.key
 
 
-def test_views_and_stored_precision_are_part_of_what_a_trial_is() -> None:
-    changes = ({}, {"views": 2}, {"views": 0}, {"stored_precision": "fp32"})
+def test_views_stored_precision_and_start_are_part_of_what_a_trial_is() -> None:
+    changes = ({}, {"views": 2}, {"views": 0}, {"stored_precision": "fp32"}, {"classifier_start": 0.01})
     keys = [a_trial(settings=replace(SETTINGS, **change)).key for change in changes]  # type: ignore[arg-type]
     assert len(set(keys)) == len(keys)
 
@@ -284,7 +285,37 @@ def test_a_trial_from_before_views_were_numbered_reads_as_what_it_was() -> None:
     values = a_trial().to_json()
     del values["settings"]["views"], values["settings"]["stored_precision"]
     settings = Trial.from_json(values).settings
-    assert (settings.views, settings.stored_precision) == (0, "fp32")
+    assert (settings.views, settings.stored_precision, settings.classifier_start) == (0, "fp32", 1.0)
+
+
+@pytest.mark.parametrize("graft", GRAFT_NAMES)
+def test_a_classifier_begins_with_the_factor_of_its_settings_and_nothing_else_changes(
+    tmp_path: Path, graft: str
+) -> None:
+    usual, smaller = ({"settings": replace(SETTINGS, classifier_start=factor)} for factor in (1.0, 0.25))
+    with workbench(tmp_path, deeper=needs_deeper(graft)) as bench:
+        before = {
+            n: p.detach().clone() for n, p in bench.network(a_trial(small(graft), **usual)).graft.named_parameters()
+        }
+        after = dict(bench.network(a_trial(small(graft), **smaller)).graft.named_parameters())
+    assert before.keys() == after.keys()
+    scaled = {"classifier.weight", "classifier.bias"}
+    for name, value in before.items():
+        assert torch.equal(after[name], value * (0.25 if name in scaled else 1.0)), name
+    assert bool((before["classifier.weight"] != 0).any())
+
+
+def test_the_default_start_says_next_to_nothing_and_gives_old_layers_a_gradient(tmp_path: Path) -> None:
+    with workbench(tmp_path) as bench:
+        trial = a_trial(small("replace", "none"), 0, settings=TrainingSettings(epochs=1))
+        network = bench.network(trial)
+        logits = network(bench.store.once(0, "train").__next__())
+        classes = logits.shape[1]
+        loss = F.cross_entropy(logits.float(), torch.arange(len(logits)) % classes)
+        loss.backward()
+    assert loss.item() == pytest.approx(np.log(classes), abs=0.05)
+    assert all(bool((p.grad != 0).any()) for p in network.old_parameters() if p.grad is not None)
+    assert any(p.grad is not None for p in network.old_parameters())
 
 
 def test_views_are_taken_in_turn_and_no_epoch_asks_for_more_than_there_are() -> None:
