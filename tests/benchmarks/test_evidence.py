@@ -39,7 +39,7 @@ from evidence_questions import QUESTIONS
 from evidence_records import CHAPTER, DRAWN, Written, digest, put_back, read_part, write_part
 from evidence_tables import accuracies_table, contrasts_table
 from inarch.comparison.design import tuning
-from inarch.errors import RunFolderError
+from inarch.errors import RunFolderError, UsageError
 from inarch.launch.clock import Clock
 from inarch.launch.here import RANGE, TRIAL, Workbench
 from inarch.methods import METHODS
@@ -375,7 +375,8 @@ def test_the_page_begins_with_the_trials_and_their_digest_and_every_figure_is_th
     trials, name = 2 * finished.finished_trials, digest([finished, other])
     assert text.splitlines()[2] == f"{trials} finished trials; digest of their records `{name}`."
     # No scores of these sources are known, so the ninth question has no answer.
-    assert [line[3:4] for line in text.splitlines() if line.startswith("## ")] == [*"12345678", "D", "S", "W"]
+    numbered = [f"{number}." for number in range(1, 9)]
+    assert [line[3:5] for line in text.splitlines() if line.startswith("## ")] == [*numbered, "10", "De", "St", "Wh"]
     assert "without an answer so far: 9. Which score" in text
     for figure in ("layer", "depth", "rates", "ranks", "similarity"):
         assert f"(evidence/{figure}.svg)" in text
@@ -482,6 +483,42 @@ def test_the_first_paragraph_says_for_each_size_what_the_better_of_either_side_s
     assert f"With 5 images a class, {verdict}: {points(mean)} (" in first_paragraph(parts, tmp_path)
     assert "of 3 parts and" in first_paragraph(parts, tmp_path)
     assert "| 3, s, 5 |" not in (tmp_path / "page.md").read_text().partition("## Statistics")[0]
+
+
+def test_what_was_trained_with_todays_start_is_told_first_and_apart(tmp_path: Path) -> None:
+    parts = [a_part(number, EQUAL | {"retain": 0.9}, "layer") for number in range(3)]
+    assert "begin small" not in first_paragraph(parts, tmp_path)
+    parts += [a_part(number, EQUAL | {"replace": 0.9}, "starts") for number in range(3, 6)]
+    said, _, rest = first_paragraph(parts, tmp_path).partition(
+        "All that follows is with the initial weights that PyTorch"
+    )
+    assert f"Over the parts that were trained so, {REPLACE_IT}: {points(-0.4)} (" in said
+    assert "(question 10)" in said
+    assert f"With 5 images a class, {KEEP}: {points(0.4)} (" in rest
+    page = (tmp_path / "page.md").read_text()
+    assert "## 10. How the new classifier begins" in page
+    assert f"| **mean over parts** | {points(-0.4)} ({points(-0.4)} to {points(-0.4)}) |" in page.partition("## 10.")[2]
+
+
+def test_chapters_that_are_named_are_run_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run: list[tuple[str, tuple[str, ...]]] = []
+    monkeypatch.setattr(
+        evidence_run, "run_part", lambda part, where, _: run.append((part.name, where.chapters)) or True
+    )
+    given = argparse.Namespace(time_limit=None, records=tmp_path, out=tmp_path, threads=None, chapters=("starts",))
+    evidence_run.run(evidence_run.chosen("clothing-mobilenetv2_100-*"), given)
+    assert run == [(f"clothing-mobilenetv2_100-{shots}", ("starts",)) for shots in (5, 20, "all")]
+    given.chapters = ("starts", "nothing")
+    with pytest.raises(UsageError, match="There is no chapter called nothing"):
+        evidence_run.run(evidence_run.chosen("*"), given)
+
+
+def test_only_the_chapter_of_starts_has_classifiers_that_begin_as_they_do_now(finished: Written) -> None:
+    starts = {r.key: r.subject["settings"].get("classifier_start", 1.0) for r in finished.of(TRIAL)}
+    for chapter, found in finished.chapters.items():
+        if chapter in ("layer", "harmonise", "methods", "starts"):
+            keys = [key for some in found["contestants"].values() for key in some]
+            assert {starts[key] for key in keys} == {TrainingSettings.classifier_start if chapter == "starts" else 1.0}
 
 
 @pytest.mark.parametrize(("unsettled", "verdict"), [(0.0, REPLACE_IT), (0.2, UNSETTLED)])

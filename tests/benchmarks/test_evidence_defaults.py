@@ -11,6 +11,7 @@ from evidence_defaults import defaults
 from evidence_records import CHAPTER, DRAWN, PREFIX, Written
 from inarch.launch.here import TRIAL
 from inarch.options import StudyOptions
+from inarch.report.words import points
 from inarch.results.ledger import Record
 
 OPTIONS = StudyOptions()
@@ -60,6 +61,15 @@ def test_harmonising_and_rates_are_named_once_they_were_measured(tmp_path: Path)
     assert "*retain* with l2 against none +20.0 (" in row
     assert "batch" not in row
     assert "within those tried in 1 of 1 case" in row_of(text, "rates")
+
+
+def test_the_classifiers_start_stands_beside_what_it_gains_over_pytorchs(tmp_path: Path) -> None:
+    name = f"`--classifier-start {OPTIONS.classifier_start:g}`"
+    assert "Not measured yet." in row_of(defaults([a_part({"layer": LAYER})], tmp_path / "no"), name)
+    text = defaults([a_part({"layer": LAYER, "starts": {"replace": 0.8, "retain": 0.5}})] * 3, tmp_path / "no")
+    assert "*replace* +20.0 (+20.0 to +20.0), better in" in row_of(text, name)
+    assert f"*retain* {points(-0.4)} (" in row_of(text, name)
+    assert "*joined*" not in row_of(text, name)
 
 
 def test_views_are_those_of_the_default(tmp_path: Path) -> None:
