@@ -20,7 +20,7 @@ from inarch.network.stages import Stages
 from inarch.options import require
 from inarch.search.rounds import with_seed
 from inarch.search.space import TRADITIONAL, Result, Space, Track
-from inarch.training.trial import TrainingSettings, Trial
+from inarch.training.trial import PYTORCH_START, TrainingSettings, Trial
 
 # --- what is compared: the one place to extend; names that this version of Inarch does not have are passed over -------
 KEEPING = ("retain", "deepen", "joined", "sharpened", "residual", "deepen-joined")
@@ -40,12 +40,12 @@ RATE_MULTIPLES = (0.01, 0.0316, 0.1, 0.316, 1.0, 3.16, 10.0)
 TRIALS = 8
 # Of an image, in every trial of the run, whatever the default has become since it was begun.
 VIEWS = 4
-# Factor on PyTorch's initial weights of new classifiers: likewise, but in `starts`, which has the default's.
-CLASSIFIER_START = 1.0
 DRAWS = 5
 # Curves over cuts and rates have more places, so each has fewer draws.
 CURVE_DRAWS = 3
 CHAPTERS = ("layer", "rates", "depth", "harmonise", "methods", "warning", "sizes", "kept", "starts")
+# Chapters that go on from what others found.
+NEEDS: dict[str, tuple[str, ...]] = {"depth": ("layer",), "warning": ("layer", "methods")}
 # Those without which a question has no answer; the first one answers what the project is about.
 QUESTIONS = CHAPTERS[:6]
 MAIN = CHAPTERS[:1]
@@ -144,8 +144,9 @@ def asked(chapter: str) -> list[Asked]:
 
 
 def settings_of(chapter: str, settings: TrainingSettings) -> TrainingSettings:
-    """What the trials of a chapter share, from what those of the run share."""
-    start = TrainingSettings.classifier_start if chapter == "starts" else CLASSIFIER_START
+    """What the trials of a chapter share, from what those of the run share: classifiers begin with PyTorch's initial
+    weights, as when the run was begun, and as they do by default in `starts` alone."""
+    start = TrainingSettings.classifier_start if chapter == "starts" else PYTORCH_START
     return replace(settings, classifier_start=start)
 
 

@@ -21,6 +21,7 @@ from evidence_design import DRAWS, Part
 from evidence_records import CHAPTER, DRAWN, PREFIX, RIGHT, SIMILARITY, WARNING, put_back, read_part, write_part
 from evidence_source import Survival, source_classes
 from inarch.comparison.benches import Benches
+from inarch.errors import UsageError
 from inarch.launch.clock import Clock
 from inarch.launch.here import TRIAL, Workbench, result_of
 from inarch.launch.progress import Progress
@@ -35,7 +36,7 @@ from inarch.results.metrics import classification_metrics
 from inarch.search.space import Result, Space
 from inarch.search.together import batches
 from inarch.training.fit import OutOfTimeError, Watch
-from inarch.training.trial import Trial, digest
+from inarch.training.trial import PYTORCH_START, Trial, digest
 
 
 @dataclass(frozen=True)
@@ -128,12 +129,18 @@ class _Runner:
         A chapter that was finished when fewer methods or grafts were known, or in another way, is gone through again.
         """
         self._space = replace(self._space, settings=design.settings_of(chapter, self._settings))
+        done = {record.subject["chapter"] for record in self._folder.ledger.records(CHAPTER)}
+        if lacking := [needed for needed in design.NEEDS.get(chapter, ()) if needed not in done]:
+            raise UsageError(
+                f"{self._part.name}: {chapter} goes on from {lacking[0]}, which is not finished.",
+                f"Name {lacking[0]} too.",
+            )
         subject: dict[str, Any] = {
             "chapter": chapter, "asked": design.names(chapter, self._space, self._start.staged),
             "old_layers": design.OLD_LAYERS,
         }  # fmt: skip
         start = self._space.settings.classifier_start
-        if start != design.CLASSIFIER_START:
+        if start != PYTORCH_START:
             subject["classifier_start"] = start
         key = f"{CHAPTER}-{digest(subject)}"
         if self._folder.ledger.get(key) is not None:

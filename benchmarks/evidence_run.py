@@ -55,7 +55,8 @@ def _legs(some: list[Part], chapters: tuple[str, ...]) -> list[tuple[Part, tuple
     unknown = [chapter for chapter in chapters if chapter not in design.CHAPTERS]
     if unknown:
         raise UsageError(f"There is no chapter called {unknown[0]}.", f"Choose from: {', '.join(design.CHAPTERS)}.")
-    return [(p, chapters) for p in some] if chapters else [leg for leg in design.legs() if leg[0] in some]
+    ordered = tuple(chapter for chapter in design.CHAPTERS if chapter in chapters)
+    return [(p, ordered) for p in some] if chapters else [leg for leg in design.legs() if leg[0] in some]
 
 
 def show(folder: Path) -> None:

@@ -19,7 +19,7 @@ from inarch.network.stages import Stages
 from inarch.search.space import SEARCHES, Space, Track
 from inarch.training.mixing import require_bearable
 from inarch.training.schedule import default_epochs
-from inarch.training.trial import USUAL_START, TrainingSettings
+from inarch.training.trial import TrainingSettings
 
 # The precision that is measured to be the fastest, within what training bears.
 AUTO = "auto"
@@ -141,9 +141,7 @@ class StudyOptions:
 
     def identity(self) -> Mapping[str, Any]:
         """What must stay the same when a run folder is used again; the time limit and the store's folder may change."""
-        left_out = ["time_limit", "threads", "device", "store", "store_limit"]
-        if self.classifier_start == USUAL_START["classifier_start"]:
-            left_out.append("classifier_start")  # as run folders say that were begun before it was an option
+        left_out = ("time_limit", "threads", "device", "store", "store_limit")
         # Additions are left out where they are not made: run folders from before them go on.
         usual = [name for name in ADDITIONS if getattr(self, name) == getattr(StudyOptions, name)]
         kept = {name: value for name, value in self.__dict__.items() if name not in (*left_out, *usual)}

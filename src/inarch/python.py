@@ -97,7 +97,7 @@ def _value(name: str, given: Any) -> Any:
     if name == "views" and isinstance(given, str):
         return views_of(given)
     if name in ("mixup", "ema", "classifier_start") and isinstance(given, str):
-        return number_of(name, given)
+        return number_of(name.replace("_", "-"), given)
     if name == "store_limit" and isinstance(given, str):
         return bytes_of(given)
     if name in ("weights", "store") and given is not None:

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -32,7 +32,7 @@ from inarch.results.metrics import classification_metrics
 from inarch.search.space import FAILED, TRADITIONAL, Result
 from inarch.training.fit import Trained, Watch, predict, train_together
 from inarch.training.range_test import range_test
-from inarch.training.trial import TrainingSettings, Trial, digest
+from inarch.training.trial import PYTORCH_START, TrainingSettings, Trial, digest
 
 RANGE, TEST = "range-test", "test"
 
@@ -109,7 +109,12 @@ class Workbench:
     def new_layer_rate(
         self, configuration: Configuration, settings: TrainingSettings, cut: int, seed: int, shots: int = 0
     ) -> float:
-        """The rate that the range test finds for a configuration, at the cut where no old layer trains."""
+        """The rate that the range test finds for a configuration, at the cut where no old layer trains.
+
+        Classifiers begin as PyTorch draws them, whatever they begin with in trials: behind new hidden layers one near
+        zero learns so little at first that these seem to bear rates several times as high (docs/lab-notebook.md).
+        """
+        settings = replace(settings, classifier_start=PYTORCH_START)
         subject = {"configuration": configuration.to_json(), "settings": settings.to_json(), "cut": cut, "seed": seed}
         if shots:
             subject["shots"] = shots

@@ -22,6 +22,8 @@ LEDGER: Final = "ledger.sqlite"
 LOCK: Final = "run.lock"
 CHECKPOINTS: Final = "checkpoints"
 _IDENTITY: Final = "identity"
+# What runs were before these became a part of their identity.
+_BEFORE: Final[dict[str, Any]] = {"classifier_start": 1.0}
 _ENVIRONMENT: Final = "environment"
 # The kind of records whose first one decides what a run is: range tests before it are made again under other arguments.
 TRIAL: Final = "trial"
@@ -88,13 +90,15 @@ class RunFolder:
     def require_identity(self, identity: Mapping[str, Any]) -> None:
         """Keep what this run is until it has begun; later raise `RunFolderError` if it is something else.
 
-        `identity` is JSON: the arguments and whatever else the results depend on.
+        `identity` is JSON: the arguments and whatever else the results depend on. What came later than the folder was
+        as `_BEFORE` says.
         """
         wanted = _plain(identity)
         if not self.begun:
             self._keep(_IDENTITY, wanted)
             return
-        known = self.ledger.get_meta(_IDENTITY)
+        before = {name: value for name, value in _BEFORE.items() if name in wanted}
+        known = before | self.ledger.get_meta(_IDENTITY)
         differing = [
             f"{name} was {_shown(before)}, now {_shown(now)}" for name, before, now in _differences(known, wanted)
         ]

@@ -17,10 +17,10 @@ from inarch.network.grafts import Configuration
 
 OPTIMISERS = ("sgd", "adamw")
 BALANCES = ("none", "loss", "sampler")
-# Classifiers as PyTorch makes them, which all were before that setting existed.
-USUAL_START: dict[str, Any] = {"classifier_start": 1.0}
+# The factor on a classifier's initial weights that leaves them as PyTorch draws them.
+PYTORCH_START = 1.0
 # What trials were before these settings existed: a fresh view every epoch, and nothing rounded.
-BEFORE: dict[str, Any] = {"views": 0, "stored_precision": "fp32"} | USUAL_START
+BEFORE: dict[str, Any] = {"views": 0, "stored_precision": "fp32", "classifier_start": PYTORCH_START}
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class TrainingSettings:
 
     def to_json(self) -> dict[str, Any]:
         """JSON that names them; what came later is left out where it is as before, so that trials keep their names."""
-        before = {"mixup": 0.0, "ema": 0.0} | USUAL_START
+        before = {"mixup": 0.0, "ema": 0.0, "classifier_start": PYTORCH_START}
         values = {name: value for name, value in asdict(self).items() if before.get(name) != value}
         return values | {"augmentation": self.augmentation.to_json()}
 
