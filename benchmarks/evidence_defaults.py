@@ -11,7 +11,7 @@ from typing import Any
 import common
 from evidence_numbers import best, curve, settled, sides_in_parts
 from evidence_records import Written
-from evidence_starts import NAMES
+from evidence_starts import NAMES, factors
 from evidence_tables import WITHOUT, Side, parts_cell, table
 from inarch.options import StudyOptions
 from inarch.plural import counted
@@ -32,10 +32,11 @@ def defaults(parts: Sequence[Written], views: Path | None = None) -> str:
         ["`--grafts " + ",".join(options.grafts) + "`", f"Against the better of the two usual ways: {listed}."],
         ["`--harmonise " + ",".join(options.harmonise) + "`", _harmonising(parts, options.harmonise)],
         ["rates of new layers: the range test's, a third and three times of it", _rates(parts)],
-        [f"`--classifier-start {options.classifier_start:g}`", _starts(parts)],
+        [f"`--classifier-start {options.classifier_start:g}`", _starts(parts, options.classifier_start)],
         [f"`--views {options.views}`", _views(options.views, views or VIEWS)],
     ]
-    return table(["default", "evidence"], [[name, text or "Not measured yet."] for name, text in rows])
+    shown = table(["default", "evidence"], [[name, text or "Not measured yet."] for name, text in rows])
+    return f"{shown}\n\nGrafts, harmonising and rates were measured with PyTorch's initial weights."
 
 
 def _against(parts: Sequence[Written], a: Side, b: Side) -> str:
@@ -57,8 +58,10 @@ def _harmonising(parts: Sequence[Written], chosen: Sequence[str]) -> str:
     return "; ".join(said) + "." if said else ""
 
 
-def _starts(parts: Sequence[Written]) -> str:
-    """What the start gains over PyTorch's own, each tuned for itself."""
+def _starts(parts: Sequence[Written], chosen: float) -> str:
+    """What the start gains over PyTorch's own, each tuned for itself; nothing where another one was measured."""
+    if factors(parts) != [chosen]:
+        return ""
     said = [f"*{name}* {text}" for name in NAMES if (text := _against(parts, [("starts", name)], [("layer", name)]))]
     return f"Against PyTorch's initial weights: {'; '.join(said)}." if said else ""
 

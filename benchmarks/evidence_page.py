@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import evidence_starts
+import evidence_starts as starts
 from evidence_defaults import defaults
 from evidence_design import CHAPTERS, DRAWS, SOURCES, TRIALS, VIEWS
 from evidence_figures import title
@@ -87,15 +87,20 @@ def _of_size(shots: int) -> str:
 
 
 def _as_it_is_now(parts: Sequence[Written]) -> list[str]:
-    """The advice of the parts that were tuned and trained with classifiers that begin as they do by default; what other
-    parts say is told apart from it."""
-    now = _advice("Over the parts that were trained so", parts, evidence_starts.KEEPING, evidence_starts.WITHOUT)
-    if not now:
+    """The advice of the parts that were tuned and trained with small starts of classifiers too, as they are by default
+    now, and what the same parts say without; told apart from the rest, which is all without.
+    """
+    some = starts.started(parts)
+    now = _advice("Over the parts that were trained so", some, starts.KEEPING, starts.WITHOUT)
+    before = sides_in_parts(some, KEEPING, WITHOUT)
+    if not now or not before:
         return []
-    number = list(QUESTIONS).index("How the new classifier begins") + 1
+    gain = parts_cell(sides_in_parts(some, starts.WITHOUT, WITHOUT))
     return [
-        f"New classifiers begin small since version 0.1.3, which changes much (question {number}). {now} All that "
-        "follows is with the initial weights that PyTorch draws."
+        "New classifiers begin small since version 0.1.3 (question "
+        f"{list(QUESTIONS).index(starts.QUESTION) + 1}), by which what does without the layer gains {gain}. {now} With "
+        f"the initial weights that PyTorch draws these parts have {parts_cell(before)}, and the rest of this paragraph "
+        "is with those."
     ]
 
 

@@ -29,6 +29,7 @@ from evidence_numbers import (
 )
 from evidence_ranking import rankings
 from evidence_records import Written
+from evidence_starts import QUESTION as STARTS
 from evidence_starts import starts
 from evidence_tables import (
     DEEPEN,
@@ -285,6 +286,6 @@ QUESTIONS: dict[str, Callable[[Sequence[Written], Path], str]] = {
     "When does keeping the layer pay?": predictors,
     "How much of the source network survives": survival,
     "Which score ranks source networks as training does": rankings,
-    "How the new classifier begins": starts,
+    STARTS: starts,
 }
 """Each with what answers it, in the order of the page, where they are numbered from 1."""

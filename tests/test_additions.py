@@ -155,8 +155,6 @@ def test_what_is_not_added_names_nothing_so_that_older_trials_and_run_folders_go
     # The key of this trial before there was anything to add.
     assert trial.key == "d8079491a310eeac5a0ac7a2"
     assert not {"augmentation", "mixup", "ema"} & StudyOptions().identity().keys()
-    assert "classifier_start" not in StudyOptions(classifier_start=1.0).identity()
-    assert StudyOptions().identity()["classifier_start"] == 0.01
     assert StudyOptions().additions() == {}
     everything = StudyOptions(augmentation="randaugment", mixup=1, ema=0.5)
     assert everything.identity().keys() >= {"augmentation", "mixup", "ema"}

@@ -488,16 +488,28 @@ def test_the_first_paragraph_says_for_each_size_what_the_better_of_either_side_s
 def test_what_was_trained_with_todays_start_is_told_first_and_apart(tmp_path: Path) -> None:
     parts = [a_part(number, EQUAL | {"retain": 0.9}, "layer") for number in range(3)]
     assert "begin small" not in first_paragraph(parts, tmp_path)
-    parts += [a_part(number, EQUAL | {"replace": 0.9}, "starts") for number in range(3, 6)]
-    said, _, rest = first_paragraph(parts, tmp_path).partition(
-        "All that follows is with the initial weights that PyTorch"
-    )
+    now = [a_part(n, {f"{name} now": v for name, v in (EQUAL | {"replace": 0.9}).items()}, "starts") for n in range(3)]
+    for part in now:
+        outcome = part.records[0].outcome
+        outcome["contestants"] = {name.removesuffix(" now"): keys for name, keys in outcome["contestants"].items()}
+    parts = [Written(a.about, [*a.records, *b.records]) for a, b in zip(parts, now, strict=True)]
+    said, _, rest = first_paragraph(parts, tmp_path).partition("With the initial weights that PyTorch draws")
+    assert f"(question 10), by which what does without the layer gains {points(0.4)} (" in said
     assert f"Over the parts that were trained so, {REPLACE_IT}: {points(-0.4)} (" in said
-    assert "(question 10)" in said
+    assert rest.startswith(f" these parts have {points(0.4)} (")
     assert f"With 5 images a class, {KEEP}: {points(0.4)} (" in rest
-    page = (tmp_path / "page.md").read_text()
-    assert "## 10. How the new classifier begins" in page
-    assert f"| **mean over parts** | {points(-0.4)} ({points(-0.4)} to {points(-0.4)}) |" in page.partition("## 10.")[2]
+    answer = (tmp_path / "page.md").read_text().partition("## 10. How the new classifier begins")[2]
+    assert f"| **mean over parts** | {points(-0.4)} ({points(-0.4)} to {points(-0.4)}) |" in answer
+    assert "A new classifier begins with 0.01 times the weights" in answer
+
+
+@pytest.mark.parametrize(("chapter", "lacking"), [("depth", "layer"), ("warning", "layer")])
+def test_a_chapter_that_goes_on_from_others_is_refused_without_them(
+    where: Where, tmp_path: Path, chapter: str, lacking: str
+) -> None:
+    alone = replace(where, file=tmp_path / "part.jsonl.gz", work=tmp_path / "work", chapters=(chapter,))
+    with pytest.raises(UsageError, match=f"{chapter} goes on from {lacking}, which is not finished"):
+        run_part(PART, alone, Clock(None))
 
 
 def test_chapters_that_are_named_are_run_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -508,6 +520,10 @@ def test_chapters_that_are_named_are_run_and_no_others(tmp_path: Path, monkeypat
     given = argparse.Namespace(time_limit=None, records=tmp_path, out=tmp_path, threads=None, chapters=("starts",))
     evidence_run.run(evidence_run.chosen("clothing-mobilenetv2_100-*"), given)
     assert run == [(f"clothing-mobilenetv2_100-{shots}", ("starts",)) for shots in (5, 20, "all")]
+    run.clear()
+    given.chapters = ("warning", "layer")
+    evidence_run.run(evidence_run.chosen("clothing-mobilenetv2_100-5"), given)
+    assert run == [("clothing-mobilenetv2_100-5", ("layer", "warning"))]
     given.chapters = ("starts", "nothing")
     with pytest.raises(UsageError, match="There is no chapter called nothing"):
         evidence_run.run(evidence_run.chosen("*"), given)
@@ -611,7 +627,8 @@ def test_the_page_says_where_old_layers_were_tuned_the_earlier_way(tmp_path: Pat
 def a_part(number: int, accuracies: dict[str, float], chapter: str = "methods") -> Written:
     """Made-up records of one draw a contestant, 10 test images."""
     contestants = {name: [name] for name in accuracies}
-    records = [Record("chapter", CHAPTER, {"chapter": chapter, "asked": []}, {"contestants": contestants})]
+    subject = {"chapter": chapter, "asked": [], "classifier_start": TrainingSettings.classifier_start}
+    records = [Record("chapter", CHAPTER, subject, {"contestants": contestants})]
     for name, value in accuracies.items():
         right = np.packbits(np.arange(10) < round(10 * value))
         records.append(Record(f"{DRAWN}-{name}", DRAWN, {}, {"survival": None}, {"right": right}))

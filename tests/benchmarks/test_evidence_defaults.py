@@ -15,6 +15,7 @@ from inarch.report.words import points
 from inarch.results.ledger import Record
 
 OPTIONS = StudyOptions()
+START = OPTIONS.classifier_start
 
 
 def a_part(contestants: dict[str, dict[str, float]], rates: dict[float, float] | None = None) -> Written:
@@ -23,7 +24,8 @@ def a_part(contestants: dict[str, dict[str, float]], rates: dict[float, float] |
     found = {(chapter, name): value for chapter, some in contestants.items() for name, value in some.items()}
     for chapter, some in contestants.items():
         keys = {name: [f"{chapter} {name}"] for name in some}
-        records.append(Record(f"chapter {chapter}", CHAPTER, {"chapter": chapter, "asked": []}, {"contestants": keys}))
+        subject = {"chapter": chapter, "asked": [], "classifier_start": START}
+        records.append(Record(f"chapter {chapter}", CHAPTER, subject, {"contestants": keys}))
     rows = [{"name": "retain", "multiple": m, "rate": m, "draws": [f"rate {m}"]} for m in rates or {}]
     if rates:
         records.append(Record("chapter rates", CHAPTER, {"chapter": "rates", "asked": []}, {"rates": rows}))

@@ -145,6 +145,15 @@ def test_other_arguments_are_refused_naming_each_with_old_and_new_value(tmp_path
     assert "Choose another --out, or give the same arguments" in caught.value.remedy
 
 
+def test_a_folder_from_before_classifiers_began_small_goes_on_with_what_they_began_with(tmp_path: Path) -> None:
+    with RunFolder(tmp_path) as folder:
+        folder.require_identity({"seed": 0})
+        folder.ledger.add(Record("a", "trial", {}, {}))
+        folder.require_identity({"seed": 0, "classifier_start": 1.0})
+        with pytest.raises(RunFolderError, match=r"classifier_start was 1\.0, now 0\.01"):
+            folder.require_identity({"seed": 0, "classifier_start": 0.01})
+
+
 def test_before_its_first_trial_a_folder_takes_other_arguments_and_forgets_what_belongs_to_earlier_ones(
     tmp_path: Path,
 ) -> None:

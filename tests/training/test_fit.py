@@ -17,7 +17,7 @@ from workbench import SETTINGS, deepest, needs_deeper, quick_selection, small, w
 
 from inarch.errors import UsageError
 from inarch.features.store import PrefixStore
-from inarch.launch.here import TRIAL
+from inarch.launch.here import RANGE, TRIAL
 from inarch.methods import make_method
 from inarch.network.adapted import AdaptedNetwork
 from inarch.network.grafts import GRAFT_NAMES, Configuration, graft_class
@@ -303,6 +303,17 @@ def test_a_classifier_begins_with_the_factor_of_its_settings_and_nothing_else_ch
     for name, value in before.items():
         assert torch.equal(after[name], value * (0.25 if name in scaled else 1.0)), name
     assert bool((before["classifier.weight"] != 0).any())
+
+
+def test_range_tests_see_classifiers_as_pytorch_draws_them_whatever_trials_begin_with(tmp_path: Path) -> None:
+    found = []
+    for factor in (1.0, 0.01):
+        with workbench(tmp_path / str(factor)) as bench:
+            settings = replace(SETTINGS, classifier_start=factor)
+            found.append(bench.new_layer_rate(small("deepen"), settings, deepest("deepen"), 0))
+            (record,) = bench.folder.ledger.records(RANGE)
+            assert "classifier_start" not in record.subject["settings"]
+    assert found[0] == found[1]
 
 
 def test_the_default_start_says_next_to_nothing_and_gives_old_layers_a_gradient(tmp_path: Path) -> None:
