@@ -156,18 +156,20 @@ def methods(parts: Sequence[Written], pictures: Path) -> str:
     ]
     methods: list[Named] = [TRADITIONAL, REPLACE, *kept, *(("methods", name) for name in names)]
     some = [part for part in parts if "methods" in part.chapters]
-    everywhere = [of for of in methods if any(accuracy(part, of) is not None for part in some)]
+    # What a network cannot have is not ranked: stochnorm where nothing is normalised. Its part counts for all others.
+    everywhere = [of for of in methods if all(accuracy(part, of) is not None for part in some)]
+    elsewhere = [of for of in methods if of not in everywhere and any(accuracy(part, of) is not None for part in some)]
     found, friedman, count = ranks(some, everywhere, TRADITIONAL)
     if not found:
         return ""
     figures.ranked(pictures / "ranks.svg", found, count)
     named = {of[1]: of for of in everywhere}
+    ranked = [(named[r.name], f"{r.rank:.1f}", "" if math.isnan(r.p) else p_value(r.p)) for r in found]
     rows = []
-    for r in found:
-        pairs = in_parts(some, named[r.name], TRADITIONAL)
-        (better, worse), gain = settled(pairs), "" if r.name == REFERENCE else parts_cell(pairs)
-        tested = "" if math.isnan(r.p) else p_value(r.p)
-        rows.append([r.name, f"{r.rank:.1f}", gain, str(better), str(worse), tested])
+    for of, rank, tested in [*ranked, *((of, "not in every part", "") for of in elsewhere)]:
+        pairs = in_parts(some, of, TRADITIONAL)
+        (better, worse), gain = settled(pairs), "" if of == TRADITIONAL else parts_cell(pairs)
+        rows.append([of[1], rank, gain, str(better), str(worse), tested])
     whether = "" if math.isnan(friedman) else f" Friedman's test over the parts: p {p_value(friedman)}."
     columns = [
         "method, layer replaced unless named by its graft",

@@ -441,6 +441,18 @@ def test_ranks_are_means_over_parts_and_share_ties() -> None:
     assert found[2].p == 1.0
 
 
+def test_a_method_that_some_part_cannot_have_is_shown_unranked_and_takes_no_part_away(tmp_path: Path) -> None:
+    parts = []
+    for number in range(3):
+        own = {"x": 0.8, "y": 0.9} if number else {"x": 0.8}
+        layer, compared = a_part(number, {"traditional": 0.5, "replace": 0.6}, "layer"), a_part(number, own)
+        parts.append(Written(layer.about, [*layer.records, *compared.records]))
+    text = QUESTIONS["Against each contemporary method"](parts, tmp_path)
+    assert text.startswith("Mean ranks over 3 parts.")
+    assert "| x | 1.0 | +30.0 (+30.0 to +30.0) |" in text
+    assert "| y | not in every part | +40.0 (" in text
+
+
 def test_contrasts_count_parts_and_say_an_interval_from_three_parts_on() -> None:
     parts = [a_part(number, {"a": 0.9, "b": 0.1}) for number in range(3)]
     contrast = ("a - b", [("methods", "a")], [("methods", "b")])
