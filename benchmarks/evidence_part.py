@@ -114,8 +114,8 @@ class _Runner:
         self._options, self._watch = options, watch
         # No methods are named: which activations are stored must not follow from how many this version knows.
         self._benches = Benches(start, options, (), folder, Progress(), Profile())
-        self._settings = self._benches.settings(part.shots)
-        self._space = Space(len(start.staged.stages), (), self._settings, {}, options.seed, DRAWS, shots=part.shots)
+        settings = self._benches.settings(part.shots)
+        self._space = Space(len(start.staged.stages), (), settings, {}, options.seed, DRAWS, shots=part.shots)
         trials = [(Trial.from_json(r.subject), r) for r in folder.ledger.records(TRIAL)]
         self._history: dict[str, Result] = {trial.key: result_of(trial, record) for trial, record in trials}
         self._survival = Survival(where.others, start)
@@ -128,7 +128,7 @@ class _Runner:
 
         A chapter that was finished when fewer methods or grafts were known, or in another way, is gone through again.
         """
-        self._space = replace(self._space, settings=design.settings_of(chapter, self._settings))
+        self._space = replace(self._space, settings=design.settings_of(chapter, self._space.settings))
         done = {record.subject["chapter"] for record in self._folder.ledger.records(CHAPTER)}
         if lacking := [needed for needed in design.NEEDS.get(chapter, ()) if needed not in done]:
             raise UsageError(

@@ -41,6 +41,7 @@ from evidence_tables import (
     Side,
     accuracies_table,
     contrasts_table,
+    kept_table,
     mean_cell,
     pair_cell,
     pairs_table,
@@ -59,18 +60,13 @@ def layer(parts: Sequence[Written], pictures: Path) -> str:
     if not known:
         return ""
     parts = [part for part, _ in known]
-    found = [(title(part), pair) for part, pair in known]
-    figures.forest(pictures / "layer.svg", found, "layer kept minus not kept, points of test accuracy")
     names = (("traditional", TRADITIONAL), ("replace", REPLACE), ("retain", RETAIN), ("deepen", DEEPEN))
     pairs = [("retain - replace", RETAIN, REPLACE), ("retain - traditional", RETAIN, TRADITIONAL),
              ("replace - traditional", REPLACE, TRADITIONAL)]  # fmt: skip
-    rows = [[name, pair_cell(pair)] for name, pair in found]
-    rows.append(["**mean over parts**", parts_cell([pair for _, pair in known])])
     return (
         f"{accuracies_table(parts, names)}\n\nWhat keeps the layer (*retain* or *deepen*) against what does not "
         "(*replace* or traditional fine-tuning), of either side what validation chooses, draw by draw:\n\n"
-        f"{table(['part', 'kept - not kept'], rows)}\n\n"
-        f"![Difference of keeping the layer in every part]({pictures.name}/layer.svg)\n\n"
+        f"{kept_table(known, pictures / 'layer.svg')}\n\n"
         f"One by one:\n\n{pairs_table(parts, pairs)}"
     )
 

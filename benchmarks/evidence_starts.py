@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import evidence_figures as figures
 from evidence_design import STARTED
-from evidence_figures import title
 from evidence_numbers import Named, sides
 from evidence_records import CHAPTER, Written
-from evidence_tables import Side, accuracies_table, contrasts_table, pair_cell, parts_cell, table
+from evidence_tables import Side, accuracies_table, contrasts_table, kept_table
 from inarch.comparison.design import REFERENCE
 
 QUESTION = "How the new classifier begins"
@@ -37,10 +35,6 @@ def starts(parts: Sequence[Written], pictures: Path) -> str:
     if not known:
         return ""
     gains = contrasts_table(some, [(name, [_NAMED[name]], [("layer", name)]) for name in NAMES])
-    found = [(title(part), pair) for part, pair in known]
-    figures.forest(pictures / "starts.svg", found, "layer kept minus not kept, points of test accuracy")
-    rows = [[name, pair_cell(pair)] for name, pair in found]
-    rows.append(["**mean over parts**", parts_cell([pair for _, pair in known])])
     against: list[tuple[str, Side, Side]] = [(name, [_NAMED[name]], WITHOUT) for name in STARTED if name != "replace"]
     times = " or ".join(f"{factor:g}" for factor in factors(some))
     return (
@@ -50,8 +44,7 @@ def starts(parts: Sequence[Written], pictures: Path) -> str:
         f"what they gain, each against itself:\n\n{gains}\n\nTheir accuracies:\n\n"
         f"{accuracies_table(some, list(_NAMED.items()))}\n\n"
         "What keeps the layer (*retain* or *deepen*) against what does not (*replace* or traditional fine-tuning), as "
-        f"in question 1:\n\n{table(['part', 'kept - not kept'], rows)}\n\n"
-        f"![Difference of keeping the layer in every part]({pictures.name}/starts.svg)\n\n"
+        f"in question 1:\n\n{kept_table(known, pictures / 'starts.svg')}\n\n"
         "Each graft against *replace* or traditional fine-tuning, whichever validation chooses on a draw, so one try "
         f"against two, as in question 2:\n\n{contrasts_table(some, against)}"
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from evidence_figures import title
+from evidence_figures import forest, title
 from evidence_numbers import Mean, Named, accuracy, difference, mean_of, over_parts, over_these, settled, sides_in_parts
 from evidence_records import Written
 from inarch.comparison.design import REFERENCE
@@ -76,6 +77,18 @@ def contrasts_table(parts: Sequence[Written], pairs: Sequence[tuple[str, Side, S
             rows.append([name, parts_cell(found), str(len(found)), str(better), str(worse)])
     columns = ["points of test accuracy", "mean over parts", "parts", "better in", "worse in"]
     return table(columns, rows) if rows else ""
+
+
+def kept_table(known: Sequence[tuple[Written, PairedDifference]], picture: Path) -> str:
+    """What keeps the layer minus what does not, a part a row, the mean below, and the figure of it, drawn here."""
+    found = [(title(part), pair) for part, pair in known]
+    forest(picture, found, "layer kept minus not kept, points of test accuracy")
+    rows = [[name, pair_cell(pair)] for name, pair in found]
+    rows.append(["**mean over parts**", parts_cell([pair for _, pair in known])])
+    return (
+        f"{table(['part', 'kept - not kept'], rows)}\n\n"
+        f"![Difference of keeping the layer in every part]({picture.parent.name}/{picture.name})"
+    )
 
 
 def accuracies_table(parts: Sequence[Written], names: Sequence[tuple[str, Named]]) -> str:

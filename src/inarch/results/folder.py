@@ -97,8 +97,8 @@ class RunFolder:
         if not self.begun:
             self._keep(_IDENTITY, wanted)
             return
-        before = {name: value for name, value in _BEFORE.items() if name in wanted}
-        known = before | self.ledger.get_meta(_IDENTITY)
+        came_later = {name: value for name, value in _BEFORE.items() if name in wanted}
+        known = came_later | self.ledger.get_meta(_IDENTITY)
         differing = [
             f"{name} was {_shown(before)}, now {_shown(now)}" for name, before, now in _differences(known, wanted)
         ]
