@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import geometric_mean
+from statistics import fmean
 from typing import Any
 
 import common
-from evidence_numbers import best, curve, settled, sides_in_parts
+from evidence_curves import three_instead_of_all
+from evidence_figures import title
+from evidence_numbers import mean_of, settled, sides_in_parts
 from evidence_records import Written
 from evidence_starts import NAMES, factors
-from evidence_tables import WITHOUT, Side, parts_cell, table
+from evidence_tables import WITHOUT, Side, mean_cell, parts_cell, table
 from inarch.options import StudyOptions
 from inarch.plural import counted
 
@@ -67,15 +69,16 @@ def _starts(parts: Sequence[Written], chosen: float) -> str:
 
 
 def _rates(parts: Sequence[Written]) -> str:
-    """Where the best of the rates lies that were tried, as a multiple of the range test's."""
-    multiples = [best(rows)["multiple"] for part in parts for rows in curve(part, "rates", "rates").values()]
-    if not multiples:
+    """What choosing among all the rates that were tried gains over choosing among the default's three."""
+    by_part = {title(part): three_instead_of_all([part]) for part in parts}
+    gains = [fmean(pair.difference for pair in pairs) for pairs in by_part.values() if pairs]
+    if not gains:
         return ""
-    near = sum(1 / 4 < multiple < 4 for multiple in multiples)
+    cases = [pair for pairs in by_part.values() for pair in pairs]
     return (
-        f"Of seven rates over three powers of ten validation chose one within those tried in {near} of "
-        f"{counted(len(multiples), 'case')} (a configuration in a part); the chosen multiple is "
-        f"{geometric_mean(multiples):.2g} in the geometric mean."
+        f"Choosing among seven rates over three powers of ten gains {mean_cell(mean_of(gains))} over choosing among "
+        f"these three, in {counted(len(gains), 'part')}; better in {settled(cases)[0]} and worse in "
+        f"{settled(cases)[1]} of {counted(len(cases), 'case')} (a configuration in a part)."
     )
 
 

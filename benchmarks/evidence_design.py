@@ -26,7 +26,7 @@ from inarch.training.trial import PYTORCH_START, TrainingSettings, Trial
 KEEPING = ("retain", "deepen", "joined", "sharpened", "residual", "deepen-joined")
 WITHOUT_LAYER = ("da-cnn", "wa-cnn", "dwa-cnn", "wwa-cnn", "head2toe")
 # Grafts that are tuned and trained again with classifiers that begin as they do now.
-STARTED = ("replace", "retain", "deepen", "joined", "da-cnn", "dwa-cnn")
+STARTED = ("replace", "retain", "deepen", "joined", "residual", "deepen-joined", "da-cnn", "wa-cnn", "dwa-cnn")
 # Ways to harmonise that tuning may choose between, and those that are compared for themselves.
 CHOSEN_HARMONISE = ("none", "l2")
 COMPARED_HARMONISE = ("none", "l2", "batch", "l2-1", "l2-10", "l2-matched")

@@ -14,7 +14,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from evidence_numbers import Ranked, critical_difference, curve, similarity
+from evidence_numbers import FEWEST, Mean, Ranked, critical_difference, curve, mean_of, similarity
 from evidence_records import Written
 from inarch.plural import counted
 from inarch.results.statistics import PairedDifference
@@ -41,6 +41,42 @@ def forest(file: Path, rows: Sequence[tuple[str, PairedDifference]], axis: str) 
         axes.invert_yaxis()
         axes.set_xlabel(axis)
         _save(figure, file)
+
+
+def contrasts(file: Path, rows: Sequence[tuple[str, Sequence[PairedDifference]]], axis: str) -> None:
+    """A mean over parts in points a row, with its interval where there are three or more; parts as pale dots."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(6.4, 0.8 + 0.28 * len(rows)))
+        for place, (_, pairs) in enumerate(rows):
+            values = [100 * pair.difference for pair in pairs]
+            axes.plot(values, [place] * len(values), "o", color=GREY, markersize=3, alpha=0.5, linewidth=0)
+            mean = mean_of(values)
+            assert mean is not None
+            _mean(axes, place, mean)
+        axes.axvline(0, color=GREY, linewidth=0.8)
+        axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+        axes.invert_yaxis()
+        axes.set_xlabel(axis)
+        _save(figure, file)
+
+
+def means(file: Path, rows: Sequence[tuple[str, Mean]], axis: str, reach: tuple[float, float]) -> None:
+    """A mean and its interval a row, cut off at the ends of the scale."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(6.4, 0.8 + 0.24 * len(rows)))
+        for place, (_, mean) in enumerate(rows):
+            _mean(axes, place, mean)
+        axes.set_xlim(*reach)
+        axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+        axes.invert_yaxis()
+        axes.set_xlabel(axis)
+        _save(figure, file)
+
+
+def _mean(axes: Axes, place: int, mean: Mean) -> None:
+    if mean.count >= FEWEST:
+        axes.plot([mean.low, mean.high], [place] * 2, color=BLUE, linewidth=1.5)
+    axes.plot(mean.value, place, "o", color=BLUE, markersize=5, clip_on=False, zorder=3)
 
 
 def curves(file: Path, parts: Sequence[Written], chapter: str, field: str, axis: str) -> None:

@@ -21,6 +21,8 @@ from inarch.results.statistics import PairedDifference, holm, paired_on_draws
 
 Named = tuple[str, str]
 """A chapter and a contestant of it."""
+# Fewest parts over which an interval is shown: Student's over two says nothing.
+FEWEST = 3
 
 
 @dataclass(frozen=True)
@@ -234,6 +236,16 @@ def correlation(x: Sequence[float], y: Sequence[float]) -> float | None:
     if len(x) < 3 or len(set(x)) < 2 or len(set(y)) < 2:
         return None
     return float(stats.spearmanr(x, y).statistic)
+
+
+def correlation_interval(rank: float, count: int) -> tuple[float, float] | None:
+    """95 % interval of Spearman's correlation of `count` pairs, through Fisher's transform with the variance of Fieller
+    et al. (Biometrika 44, 1957); None where four pairs or fewer, or a perfect order, leave nothing to go by.
+    """
+    if count < 5 or abs(rank) >= 1:
+        return None
+    middle, reach = np.arctanh(rank), stats.norm.ppf(0.975) * np.sqrt(1.06 / (count - 3))
+    return float(np.tanh(middle - reach)), float(np.tanh(middle + reach))
 
 
 def surviving(part: Written, of: Named) -> tuple[float, float] | None:

@@ -10,17 +10,20 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from scipy import stats
 
 import common
+import evidence_figures as figures
 import inarch
 from evidence_design import DATA, SOURCES, Part
-from evidence_numbers import chosen_of, right
+from evidence_numbers import Mean, chosen_of, right
 from evidence_records import Written
 from evidence_tables import WITHOUT, table
+from inarch.plural import counted
 from inarch.report.words import percent
 
 FILE = common.HERE.parent / "evidence" / "rankings.json"
@@ -53,6 +56,7 @@ def rankings(parts: Sequence[Written], pictures: Path, file: Path | None = None)
     file = file or FILE
     found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     rows, agreement = [], []
+    orders: dict[str, list[bool]] = {}
     for name, one in found.items():
         by_shots = {
             shots: {source: value for source, value in accuracies.items() if source in one["scores"]}
@@ -61,13 +65,26 @@ def rankings(parts: Sequence[Written], pictures: Path, file: Path | None = None)
         for shots, accuracies in by_shots.items():
             if len(accuracies) >= FEWEST:
                 agreement.append([name, _shots(shots), str(len(accuracies)), *_agreement(one, accuracies)])
+            for score, right_way in _ordered(one, accuracies).items():
+                orders.setdefault(score, []).extend(right_way)
         for source, scores in one["scores"].items():
             reached = [f"{percent(a[source])} ({_shots(s)})" for s, a in by_shots.items() if source in a]
             rows.append([name, source, *(f"{value:.3g}" for value in scores.values()), ", ".join(reached)])
     if not agreement:
         return ""
     titles = list(next(iter(found.values()))["titles"].values())
+    shares = {score: _share(right_way) for score, right_way in orders.items()}
+    figures.means(
+        pictures / "scores.svg", list(shares.items()), "pairs of sources in the order of training, %", (0.0, 100.0)
+    )
+    said = "; ".join(
+        f"{score} {mean.value:.0f} % ({mean.low:.0f} to {mean.high:.0f})" for score, mean in shares.items()
+    )
+    pairs = next(iter(shares.values())).count
     return (
+        f"**In short**, of {counted(pairs, 'pair')} of sources with the same data and images a class, scores put so "
+        f"many in the order of training (by chance 50 %; intervals take pairs as independent): {said}.\n\n"
+        f"![Pairs in the right order]({pictures.name}/scores.svg)\n\n"
         "Scores from one forward pass over all training images, higher is better, and the test accuracy of "
         "*replace* or traditional fine-tuning, whichever validation chooses on a draw (images a class).\n\n"
         f"{table(['data', 'source', *titles, 'test accuracy'], rows)}\n\n"
@@ -93,6 +110,24 @@ def _agreement(one: Mapping[str, Any], accuracies: Mapping[str, float]) -> list[
     real = list(accuracies.values())
     said = ([one["scores"][source][score] for source in accuracies] for score in one["titles"])
     return [f"{stats.kendalltau(values, real).statistic:+.2f}" for values in said]
+
+
+def _ordered(one: Mapping[str, Any], accuracies: Mapping[str, float]) -> dict[str, list[bool]]:
+    """For each score, by its title: of every pair of sources that differ in accuracy, whether it orders them so."""
+    pairs = [(a, b) for a, b in combinations(accuracies, 2) if accuracies[a] != accuracies[b]]
+    return {
+        title: [
+            (one["scores"][a][score] > one["scores"][b][score]) == (accuracies[a] > accuracies[b]) for a, b in pairs
+        ]
+        for score, title in one["titles"].items()
+    }
+
+
+def _share(right_way: Sequence[bool]) -> Mean:
+    """The share in percent, with the exact interval of Clopper and Pearson."""
+    found = stats.binomtest(sum(right_way), len(right_way))
+    interval = found.proportion_ci()
+    return Mean(100 * found.statistic, 100 * interval.low, 100 * interval.high, len(right_way))
 
 
 def _shots(shots: int) -> str:

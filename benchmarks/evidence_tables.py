@@ -6,7 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evidence_figures import forest, title
-from evidence_numbers import Mean, Named, accuracy, difference, mean_of, over_parts, over_these, settled, sides_in_parts
+from evidence_numbers import (
+    FEWEST,
+    Mean,
+    Named,
+    accuracy,
+    difference,
+    mean_of,
+    over_parts,
+    over_these,
+    settled,
+    sides_in_parts,
+)
 from evidence_records import Written
 from inarch.comparison.design import REFERENCE
 from inarch.plural import counted
@@ -22,8 +33,7 @@ Side = Sequence[Named]
 """Contestants of which validation chooses one, draw by draw."""
 # Two ways to keep the layer, and two to do without: what validation chooses of either is what a user would have.
 KEEPING, WITHOUT = (RETAIN, DEEPEN), (REPLACE, TRADITIONAL)
-# Fewest parts over which an interval is shown: Student's over two says nothing.
-FEWEST = 3
+SETTLED = "Better or worse in a part: its own 95 % interval does not hold zero."
 THESE = {1: "this part", 2: "these 2 parts"}
 
 
@@ -66,15 +76,24 @@ def pairs_table(parts: Sequence[Written], pairs: Sequence[tuple[str, Named, Name
     return table(["part", *(name for name, _, _ in shown)], rows)
 
 
-def contrasts_table(parts: Sequence[Written], pairs: Sequence[tuple[str, Side, Side]]) -> str:
-    """A difference of two sides a row: its mean over parts, and in how many of them it is settled either way; empty
-    where nothing is known. Differences of which nothing is known are left out.
-    """
-    rows = []
-    for name, a, b in pairs:
-        if found := sides_in_parts(parts, a, b):
-            better, worse = settled(found)
-            rows.append([name, parts_cell(found), str(len(found)), str(better), str(worse)])
+Contrast = tuple[str, Side, Side]
+"""A name, and two sides of which the second is taken from the first."""
+
+
+def contrasts(parts: Sequence[Written], wanted: Sequence[Contrast]) -> list[tuple[str, list[PairedDifference]]]:
+    """Each contrast of which something is known, with its difference in every part that has both sides."""
+    found = [(name, sides_in_parts(parts, a, b)) for name, a, b in wanted]
+    return [(name, pairs) for name, pairs in found if pairs]
+
+
+def contrasts_table(parts: Sequence[Written], wanted: Sequence[Contrast]) -> str:
+    """Contrasts as a table; empty where nothing is known."""
+    return differences_table(contrasts(parts, wanted))
+
+
+def differences_table(found: Sequence[tuple[str, Sequence[PairedDifference]]]) -> str:
+    """A difference a row: its mean over parts, and in how many of them it is settled either way; empty of nothing."""
+    rows = [[name, parts_cell(pairs), str(len(pairs)), *map(str, settled(pairs))] for name, pairs in found]
     columns = ["points of test accuracy", "mean over parts", "parts", "better in", "worse in"]
     return table(columns, rows) if rows else ""
 

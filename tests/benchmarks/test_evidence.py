@@ -16,15 +16,18 @@ from toy import write_images, write_source
 
 import evidence
 import evidence_design as design
-import evidence_page
 import evidence_part
 import evidence_run
 import evidence_source
+from evidence_advice import AGAINST, FOR, KEEP, REPLACE_IT, UNSETTLED, Verdict, verdict
 from evidence_cost import minutes
+from evidence_curves import three_instead_of_all
 from evidence_design import OLD_LAYERS, Part
 from evidence_numbers import (
     chosen_of,
+    correlation_interval,
     critical_difference,
+    curve,
     difference,
     draws_of,
     in_parts,
@@ -37,7 +40,8 @@ from evidence_page import write_page
 from evidence_part import Where, run_part
 from evidence_questions import QUESTIONS
 from evidence_records import CHAPTER, DRAWN, Written, digest, put_back, read_part, write_part
-from evidence_tables import accuracies_table, contrasts_table
+from evidence_tables import accuracies_table, contrasts, contrasts_table
+from evidence_words import failed, in_short
 from inarch.comparison.design import tuning
 from inarch.errors import RunFolderError, UsageError
 from inarch.launch.clock import Clock
@@ -378,7 +382,7 @@ def test_the_page_begins_with_the_trials_and_their_digest_and_every_figure_is_th
     numbered = [f"{number}." for number in range(1, 9)]
     assert [line[3:5] for line in text.splitlines() if line.startswith("## ")] == [*numbered, "10", "De", "St", "Wh"]
     assert "without an answer so far: 9. Which score" in text
-    for figure in ("layer", "depth", "rates", "ranks", "similarity"):
+    for figure in ("layer", "grafts", "harmonise", "depth", "rates", "ranks", "similarity", "survival", "gains"):
         assert f"(evidence/{figure}.svg)" in text
         assert (tmp_path / "evidence" / f"{figure}.svg").stat().st_size < 100_000
     assert "nan" not in text
@@ -465,19 +469,68 @@ def test_contrasts_count_parts_and_say_an_interval_from_three_parts_on() -> None
     assert contrasts_table(parts, [("a - c", [("methods", "a")], [("methods", "c")])]) == ""
 
 
-KEEP, REPLACE_IT = "keep the classification layer", "replace the classification layer"
-UNSETTLED = "it is not settled whether keeping the classification layer pays"
+def test_in_short_names_the_intervals_that_exclude_zero_and_failed_trainings_are_told_apart(tmp_path: Path) -> None:
+    parts = [a_part(number, {"traditional": 0.5, "a": 0.9, "b": 0.4 + number / 10}) for number in range(3)]
+    found = contrasts(parts, [(name, [("methods", name)], [("methods", "traditional")]) for name in "ab"])
+    assert in_short(found).endswith("exclude zero, as one in twenty does by chance: *a* +40.0 (+40.0 to +40.0).")
+    assert "of 2 intervals over parts these" in in_short(found)
+    assert in_short(found[1:]) == "**In short**: none of 1 interval over parts excludes zero."
+    assert in_short(contrasts(parts[:2], [("a", [("methods", "a")], [("methods", "b")])])) == ""
+    # Ten classes: guessing is right on 10 %.
+    assert failed(parts, "methods") == ""
+    assert "*c* in 3, s, 5." in failed([*parts, a_part(3, {"c": 0.1, "d": 0.2})], "methods")
+    assert "*d*" not in failed([*parts, a_part(3, {"c": 0.1, "d": 0.2})], "methods")
+
+
+def test_signed_ranks_of_few_parts_are_said_to_settle_nothing(tmp_path: Path) -> None:
+    few = both_sides(3)
+    text = QUESTIONS["Against each contemporary method"](few, tmp_path)
+    assert "With 3 parts no signed rank test has a p below 0.250" in text
+    assert "no signed rank" not in QUESTIONS["Against each contemporary method"](both_sides(6), tmp_path)
+
+
+def both_sides(count: int) -> list[Written]:
+    """Parts with traditional fine-tuning, a replaced layer and one method."""
+    parts = []
+    for number in range(count):
+        layer = a_part(number, {"traditional": 0.5, "replace": 0.6}, "layer")
+        parts.append(Written(layer.about, [*layer.records, *a_part(number, {"x": 0.8}).records]))
+    return parts
+
+
+def test_the_interval_of_a_correlation_is_that_of_fishers_transform() -> None:
+    low, high = correlation_interval(0.5, 20) or (0.0, 0.0)
+    # arctanh(0.5) = 0.5493, sqrt(1.06 / 17) = 0.2497, 1.96 of them 0.4894.
+    assert low == pytest.approx(np.tanh(0.5493 - 0.4894), abs=1e-3)
+    assert high == pytest.approx(np.tanh(0.5493 + 0.4894), abs=1e-3)
+    assert correlation_interval(0.5, 4) is None
+    assert correlation_interval(-1.0, 20) is None
+
+
+def test_what_three_rates_cost_is_what_validation_loses_by_them(finished: Written) -> None:
+    # Two multiples were tried, 0.1 and 1, of which `inarch fit` would try the second.
+    for pair, rows in zip(three_instead_of_all([finished]), curve(finished, "rates", "rates").values(), strict=True):
+        low, high = sorted(rows, key=lambda row: row["multiple"])
+        expected = low["accuracy"] - high["accuracy"] if low["validation"] >= high["validation"] else 0.0
+        assert pair.difference == pytest.approx(expected)
+
+
 EQUAL = {"traditional": 0.5, "replace": 0.5, "retain": 0.5, "deepen": 0.5}
+WHOLE = "with all images, PyTorch's initial weights"
+FIVE = "with 5 images a class, PyTorch's initial weights"
 
 
-def first_paragraph(parts: list[Written], folder: Path) -> str:
+def head(parts: list[Written], folder: Path) -> tuple[str, dict[str, list[str]], str]:
+    """How the page begins: the paragraph to decide by, the other cells of each row of its table, and the rest."""
     write_page(folder / "page.md", parts)
-    (line,) = (line for line in (folder / "page.md").read_text().splitlines() if "decide tomorrow" in line)
-    return line
+    paragraphs = (folder / "page.md").read_text().partition("\n## ")[0].split("\n\n")
+    at = next(n for n, text in enumerate(paragraphs) if text.startswith("**If you must decide tomorrow**, "))
+    rows = [line.strip("| ").split(" | ") for line in paragraphs[at + 1].splitlines()[2:]]
+    return paragraphs[at], {row[0]: row[1:] for row in rows}, paragraphs[at + 2]
 
 
 @pytest.mark.parametrize(
-    ("found", "verdict", "mean"),
+    ("found", "said", "mean"),
     [
         ({"retain": 0.9}, KEEP, 0.4), ({"replace": 1.0}, REPLACE_IT, -0.5), ({}, UNSETTLED, 0.0),
         # Far better than a replaced layer, and yet the layer is no help.
@@ -486,30 +539,43 @@ def first_paragraph(parts: list[Written], folder: Path) -> str:
         ({"traditional": 0.1, "deepen": 0.1}, UNSETTLED, 0.0),
     ],
 )  # fmt: skip
-def test_the_first_paragraph_says_for_each_size_what_the_better_of_either_side_says(
-    found: dict[str, float], verdict: str, mean: float, tmp_path: Path
+def test_the_page_begins_with_what_the_better_of_either_side_says(
+    found: dict[str, float], said: Verdict, mean: float, tmp_path: Path
 ) -> None:
     parts = [a_part(number, EQUAL | found, "layer") for number in range(3)]
     # How good a source is says nothing about its layer.
     parts += [a_part(3, {"traditional": 0.5}, "usual")]
-    assert f"With 5 images a class, {verdict}: {points(mean)} (" in first_paragraph(parts, tmp_path)
-    assert "of 3 parts and" in first_paragraph(parts, tmp_path)
+    decision, rows, _ = head(parts, tmp_path)
+    assert decision.startswith(f"**If you must decide tomorrow**, {said.sentence}: {FIVE}, keeping it was measurably ")
+    assert f"of 3 parts, on average by {points(mean)} (" in decision
+    assert list(rows) == [FIVE]
+    assert rows[FIVE][0].startswith(f"{points(mean)} (")
+    assert (rows[FIVE][1], rows[FIVE][4]) == ("3", said.cell)
     assert "| 3, s, 5 |" not in (tmp_path / "page.md").read_text().partition("## Statistics")[0]
 
 
 def test_what_was_trained_with_todays_start_is_told_first_and_apart(tmp_path: Path) -> None:
     parts = [a_part(number, EQUAL | {"retain": 0.9}, "layer") for number in range(3)]
-    assert "begin small" not in first_paragraph(parts, tmp_path)
+    write_page(tmp_path / "page.md", parts)
+    assert "begin small" not in (tmp_path / "page.md").read_text().partition("\n## ")[0]
     now = [a_part(n, {f"{name} now": v for name, v in (EQUAL | {"replace": 0.9}).items()}, "starts") for n in range(3)]
     for part in now:
         outcome = part.records[0].outcome
         outcome["contestants"] = {name.removesuffix(" now"): keys for name, keys in outcome["contestants"].items()}
     parts = [Written(a.about, [*a.records, *b.records]) for a, b in zip(parts, now, strict=True)]
-    said, _, rest = first_paragraph(parts, tmp_path).partition("With the initial weights that PyTorch draws")
-    assert f"(question 10), by which what does without the layer gains {points(0.4)} (" in said
-    assert f"Over the parts that were trained so, {REPLACE_IT}: {points(-0.4)} (" in said
-    assert rest.startswith(f" these parts have {points(0.4)} (")
-    assert f"With 5 images a class, {KEEP}: {points(0.4)} (" in rest
+    decision, rows, rest = head(parts, tmp_path)
+    small, same, five = list(rows)
+    assert (small, same, five) == (
+        "with new classifiers that begin small, as by default", "in the same parts with PyTorch's initial weights", FIVE
+    )  # fmt: skip
+    assert f"**, {REPLACE_IT.sentence}: {small}, keeping it was measurably better in 0 and worse in 3 of 3" in decision
+    assert f"on average by {points(-0.4)} (" in decision
+    assert rows[small][0].startswith(f"{points(-0.4)} (")
+    assert rows[small][4] == REPLACE_IT.cell
+    for name in (same, five):
+        assert rows[name][0].startswith(f"{points(0.4)} (")
+        assert rows[name][4] == KEEP.cell
+    assert f"(question 10), by which what does without the layer gains {points(0.4)} (" in rest
     answer = (tmp_path / "page.md").read_text().partition("## 10. How the new classifier begins")[2]
     assert f"| **mean over parts** | {points(-0.4)} ({points(-0.4)} to {points(-0.4)}) |" in answer
     assert "A new classifier begins with 0.01 times the weights" in answer
@@ -549,49 +615,49 @@ def test_only_the_chapter_of_starts_has_classifiers_that_begin_as_they_do_now(fi
             assert {starts[key] for key in keys} == {TrainingSettings.classifier_start if chapter == "starts" else 1.0}
 
 
-@pytest.mark.parametrize(("unsettled", "verdict"), [(0.0, REPLACE_IT), (0.2, UNSETTLED)])
-def test_settled_parts_decide_nothing_against_the_mean_over_all(
-    unsettled: float, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("unsettled", "said"), [(0.0, REPLACE_IT), (0.2, UNSETTLED)])
+def test_settled_parts_decide_nothing_against_the_mean_over_all(unsettled: float, said: Verdict) -> None:
     against = PairedDifference(-0.03, (-0.05, -0.01), 0.01, "draws")
     wide = PairedDifference(unsettled, (unsettled - 0.3, unsettled + 0.3), 0.9, "draws")
-    monkeypatch.setattr(evidence_page, "sides_in_parts", lambda *_: [against, against, wide])
-    assert f", {verdict}: " in first_paragraph([a_part(0, EQUAL, "layer")], tmp_path)
+    assert verdict([against, against, wide]) == said
 
 
 def test_the_graft_that_is_ahead_by_most_and_nowhere_worse_is_named(tmp_path: Path) -> None:
     found = EQUAL | {"retain": 1.0, "deepen": 0.6, "da-cnn": 0.8}
     parts = [a_part(number, found, "layer") for number in (0, 1)]
-    assert "ahead by most" not in first_paragraph(parts, tmp_path)
+    assert "ahead by most" not in head(parts, tmp_path)[2]
     parts.append(a_part(2, found | {"retain": 0.0}, "layer"))
-    line = first_paragraph(parts, tmp_path)
-    assert (
-        "*da-cnn* +30.0 (+30.0 to +30.0) in 3 parts is ahead by most; of those that keep the layer *deepen* +10.0"
-        in line
+    line = head(parts, tmp_path)[2]
+    assert line.startswith(
+        "Of 3 grafts tried in 3 parts or more, 2 are nowhere settled to be worse than the usual ways;"
     )
+    assert "of these *da-cnn* +30.0 (+30.0 to +30.0) in 3 parts is ahead by most, and flattered" in line
+    assert "; of those that keep the layer *deepen* +10.0" in line
 
 
-@pytest.mark.parametrize(("side", "word", "mean"), [("retain", "keeping", 0.1), ("replace", "replacing", -0.1)])
-def test_parts_of_which_none_is_settled_may_speak_together(side: str, word: str, mean: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("side", "said", "mean"), [("retain", FOR, 0.1), ("replace", AGAINST, -0.1)])
+def test_parts_of_which_none_is_settled_may_speak_together(
+    side: str, said: Verdict, mean: float, tmp_path: Path
+) -> None:
     # One right image more of ten is within chance in each part, and not when it is so in all of them.
     parts = [a_part(number, EQUAL | {side: 0.6}, "layer") for number in range(3)]
-    said = f"With 5 images a class, parts speak together for {word} the classification layer, though hardly one does"
-    line = first_paragraph(parts, tmp_path)
-    assert said in line
-    assert (
-        f"{points(mean)} ({points(mean)} to {points(mean)}), settled for it in 0 of 3 parts and against it in 0."
-        in line
-    )
+    decision, rows, _ = head(parts, tmp_path)
+    assert f"{said.sentence}: " in decision
+    assert rows == {FIVE: [f"{points(mean)} ({points(mean)} to {points(mean)})", "3", "0", "0", said.cell]}
+    assert f"better in 0 and worse in 0 of 3 parts, on average by {rows[FIVE][0]} points of test accuracy." in decision
 
 
 def test_where_there_are_several_sizes_all_parts_come_first(tmp_path: Path) -> None:
     few, whole = (a_part(number, EQUAL | {"retain": 0.9}, "layer") for number in (0, 1))
     whole.about["part"]["shots"] = 0
-    line = first_paragraph([few, whole], tmp_path)
-    assert re.search(
-        rf"Over all parts, {KEEP}: \+40\.0 \(\S+ to \S+, these 2 parts\), settled for it in 2 of 2 parts", line
-    )
-    assert re.search(rf"With all images, {UNSETTLED}: \+40\.0 \(\S+ to \S+, this part\)", line)
+    decision, rows, _ = head([whole, few], tmp_path)
+    every = "in all parts with PyTorch's initial weights"
+    assert list(rows) == [every, FIVE, WHOLE]
+    assert re.fullmatch(r"\+40\.0 \(\S+ to \S+, these 2 parts\)", rows[every][0])
+    assert rows[every][1:] == ["2", "2", "0", KEEP.cell]
+    assert re.fullmatch(r"\+40\.0 \(\S+ to \S+, this part\)", rows[WHOLE][0])
+    assert rows[WHOLE][4] == UNSETTLED.cell
+    assert f"**, {KEEP.sentence}: " in decision
 
 
 def test_the_interval_about_these_parts_adds_their_own_as_standard_errors() -> None:
@@ -604,8 +670,10 @@ def test_the_interval_about_these_parts_adds_their_own_as_standard_errors() -> N
 
 def test_one_settled_part_is_no_advice(tmp_path: Path) -> None:
     parts = [a_part(0, EQUAL | {"retain": 1.0}, "layer"), *(a_part(number, EQUAL, "layer") for number in (1, 2))]
-    assert f"With 5 images a class, {UNSETTLED}: " in first_paragraph(parts, tmp_path)
-    assert "settled for it in 1 of 3 parts and against it in 0." in first_paragraph(parts, tmp_path)
+    decision, rows, _ = head(parts, tmp_path)
+    assert f"**, {UNSETTLED.sentence}: " in decision
+    assert "better in 1 and worse in 0 of 3 parts" in decision
+    assert rows[FIVE][1:] == ["3", "1", "0", UNSETTLED.cell]
 
 
 def test_of_either_side_validation_chooses_draw_by_draw(finished: Written) -> None:
@@ -647,5 +715,8 @@ def a_part(number: int, accuracies: dict[str, float], chapter: str = "methods") 
         records.append(
             Record(name, TRIAL, {}, {"status": "finished", "validation": {"accuracy": value, "log_loss": 1.0}})
         )
-    about = {"labels": [0] * 10, "part": {"data": str(number), "source": "s", "shots": 5}, "image_size": [8, 8]}
+    about = {
+        "labels": [0] * 10, "classes": list("0123456789"), "part": {"data": str(number), "source": "s", "shots": 5},
+        "image_size": [8, 8],
+    }  # fmt: skip
     return Written(about, records)

@@ -57,12 +57,13 @@ def test_grafts_stand_beside_what_they_gain_over_the_better_of_the_usual_ways(tm
 def test_harmonising_and_rates_are_named_once_they_were_measured(tmp_path: Path) -> None:
     harmonise = {"retain, none": 0.5, "retain, l2": 0.7, "retain, batch": 0.9}
     text = defaults(
-        [a_part({"layer": LAYER, "harmonise": harmonise}, {0.1: 0.3, 1.0: 0.8, 10.0: 0.4})], tmp_path / "no"
+        [a_part({"layer": LAYER, "harmonise": harmonise}, {0.1: 0.9, 1.0: 0.8, 10.0: 0.4})], tmp_path / "no"
     )
     row = row_of(text, f"`--harmonise {','.join(OPTIONS.harmonise)}`")
     assert "*retain* with l2 against none +20.0 (" in row
     assert "batch" not in row
-    assert "within those tried in 1 of 1 case" in row_of(text, "rates")
+    # Of three rates that were tried `inarch fit` would try the one in the middle alone.
+    assert "gains +10.0 (1 part) over choosing among these three, in 1 part; better in 0" in row_of(text, "rates")
 
 
 def test_the_classifiers_start_stands_beside_what_it_gains_over_pytorchs(tmp_path: Path) -> None:
