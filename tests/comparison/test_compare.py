@@ -12,8 +12,11 @@ from program import absolute_paths, inarch, rows, running, without_cost
 from toy import write_images, write_source
 
 import inarch as api
+from inarch.launch.here import Workbench
 from inarch.results.comparison import validate_comparison
 from inarch.results.ledger import Ledger
+from inarch.training.fit import OutOfTimeError, Watch
+from inarch.training.trial import Trial
 
 SMALL = (
     "--methods", "fine-tuning,l2-sp", "--grafts", "replace,retain", "--harmonise", "none", "--shots", "4,all",
@@ -110,16 +113,43 @@ def test_the_same_comparison_elsewhere_and_after_kills_gives_the_same(
     assert without_cost(results_of(out)) == without_cost(results_of(finished))
 
 
-def test_a_time_limit_leaves_out_what_does_not_fit_and_the_same_command_goes_on(place: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    ran = inarch(*command(place, out, *SMALL, "--time-limit", "11s"))
-    if ran.exit_code:
-        assert "time limit ended before" in ran.said
-    else:
-        assert len(rows(out)) > 0
+def test_a_time_limit_leaves_out_what_does_not_fit_and_the_same_command_goes_on(
+    place: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, calls = tmp_path / "run", 0
+    run = Workbench.run
+
+    def until_the_time_is_up(bench: Workbench, batch: tuple[Trial, ...], watch: Watch) -> Any:
+        nonlocal calls
+        calls += 1
+        # Of the second draw with four images a class some are trained, and nothing with all.
+        if calls > 21:
+            raise OutOfTimeError
+        return run(bench, batch, watch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Workbench, "run", until_the_time_is_up)
+        ran = inarch(*command(place, out, *SMALL, "--time-limit", "10m"))
+    assert ran.exit_code == 0, ran.said
+    assert "the same command goes on" in ran.said
+    results = results_of(out)
+    trials = [row for row in rows(out) if row[2] == "trial"]
+    assert len(trials) == 21
+    (size,) = (size for size in results["sizes"] if size["contestants"])
+    assert (size["shots"], size["finished"]) == (4, False)
+    # On one draw all were compared, and what the second draw has is not compared with what it lacks.
+    assert len(size["contestants"]) == 5
+    assert results["left_out"]
     ran = inarch(*command(place, out))
     assert ran.exit_code == 0, ran.said
     assert results_of(out)["left_out"] == []
+    assert without_cost(results_of(out)) == without_cost(results_of(finished))
+
+
+def test_a_time_limit_that_leaves_room_for_nothing_says_so(place: Path, tmp_path: Path) -> None:
+    ran = inarch(*command(place, tmp_path / "run", *SMALL, "--time-limit", "1s"))
+    assert ran.exit_code == 2
+    assert "time limit ended before" in ran.said
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,13 +27,8 @@ from inarch.training.trial import Trial
 
 EPOCHS = 6
 NAMES = [method.name for method in METHODS]
-# With the grafts beyond those that `fit` tries first, the methods that look into the network.
-PAIRS = [
-    (method, graft)
-    for method in NAMES
-    for graft in GRAFT_NAMES
-    if graft in DEFAULT_GRAFTS or method in ("fine-tuning", "delta", "lora", "bi-tuning")
-]
+# With grafts beyond those that `fit` tries first, a disk is tried by the methods that look into the network alone.
+LOOKING = ("fine-tuning", "delta", "lora", "bi-tuning")
 
 
 def a_trial(method: str, graft: str, cut: int = 1) -> Trial:
@@ -55,6 +51,7 @@ def test_frozen_stays_frozen_the_loss_falls_and_a_checkpoint_predicts_what_was_r
         after = {name: value.clone() for name, value in bench._network.state_dict().items()}
         (record,) = bench.folder.ledger.records(TRIAL)
         restored = predict(bench.restore(trial), bench.store, "validation")
+        pickled = predict(pickle.loads(pickle.dumps(bench.restore(trial))), bench.store, "validation")
         left = hooks(bench)
         stages = bench.staged.stages
         used = len(stages) if graft_class(graft).keeps_layer else len(stages) - 1
@@ -75,23 +72,28 @@ def test_frozen_stays_frozen_the_loss_falls_and_a_checkpoint_predicts_what_was_r
     if graft != "residual":  # which starts at a solution, on features that the toy's running statistics are none of
         assert losses[-1] < begun - least
     assert np.array_equal(restored.astype(np.float32), record.arrays["validation"])
+    assert np.array_equal(pickled, restored)
     assert left == 0
 
 
-@pytest.mark.parametrize(("method", "graft"), PAIRS)
-def test_two_runs_are_equal_with_activations_in_memory_and_with_them_on_a_disk(
+@pytest.mark.parametrize("graft", GRAFT_NAMES)
+@pytest.mark.parametrize("method", NAMES)
+def test_runs_are_equal_with_activations_in_memory_on_a_disk_and_computed_anew(
     tmp_path: Path, method: str, graft: str
 ) -> None:
     trial = a_trial(method, graft)
     trial = replace(trial, settings=replace(trial.settings, epochs=3))
-    found = []
-    for keeping in (Keeping((1, 2, 3)), Keeping((1, 2, 3), shelf=Shelf(tmp_path / "shelf"))):
+    found, ways = [], [Keeping((1, 2, 3)), Keeping(())]
+    if graft in DEFAULT_GRAFTS or method in LOOKING:
+        ways.append(Keeping((1, 2, 3), shelf=Shelf(tmp_path / "shelf")))
+    for keeping in ways:
         with workbench(tmp_path, epochs=3, keeping=keeping, deeper=needs_deeper(graft)) as bench:
             network = bench.network(trial)
             train(network, trial, bench.store, make_method(method), Watch())
             found.append({name: value.clone() for name, value in network.state_dict().items()})
-    assert found[0].keys() == found[1].keys()
-    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+    for other in found[1:]:
+        assert found[0].keys() == other.keys()
+        assert all(torch.equal(value, other[name]) for name, value in found[0].items())
 
 
 @pytest.mark.parametrize("method", [name for name in NAMES if not method_class(name).deepest_only])
@@ -112,15 +114,28 @@ def test_every_method_trains_in_bf16(tmp_path: Path, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", NAMES)
-def test_training_that_is_stopped_leaves_nothing_on_the_modules_that_trials_share(tmp_path: Path, method: str) -> None:
+def test_training_that_is_stopped_leaves_nothing_behind_and_comes_out_the_same_when_it_goes_on(
+    tmp_path: Path, method: str
+) -> None:
     def stop(step: int, steps: int) -> None:
-        raise OutOfTimeError
+        if step > steps // 2:
+            raise OutOfTimeError
 
     trial = a_trial(method, "retain")
-    with workbench(tmp_path, epochs=EPOCHS) as bench:
-        with pytest.raises(OutOfTimeError):
-            train(bench.network(trial), trial, bench.store, make_method(method), Watch(progress=stop))
-        assert hooks(bench) == 0
+    trial = replace(trial, settings=replace(trial.settings, epochs=3))
+    found = []
+    for stopped in (False, True):
+        with workbench(tmp_path / str(stopped), epochs=3) as bench:
+            if stopped:
+                with pytest.raises(OutOfTimeError):
+                    bench.run([trial], Watch(progress=stop))
+                assert hooks(bench) == 0
+                assert not list(bench.folder.ledger.records(TRIAL))
+            bench.run([trial], Watch())
+            (record,) = bench.folder.ledger.records(TRIAL)
+            found.append((record.arrays["validation"], record.outcome["epochs"]))
+    assert np.array_equal(found[0][0], found[1][0])
+    assert [e["training_loss"] for e in found[0][1]] == [e["training_loss"] for e in found[1][1]]
 
 
 def test_a_method_that_trains_new_layers_alone_refuses_another_cut(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 from toy import SIDE, write_images, write_source
 
+from inarch.methods import METHODS
 from inarch.results.ledger import Ledger
 
 FLAT = """
@@ -45,7 +46,7 @@ def trials_of(run: Path) -> list[dict[str, Any]]:
         return [record.subject for record in ledger.records("trial")]
 
 
-@pytest.mark.parametrize("method", ["lp-ft", "delta", "co-tuning", "bi-tuning", "soup"])
+@pytest.mark.parametrize("method", [m.name for m in METHODS if m.name not in ("fine-tuning", "linear-probe")])
 def test_a_study_trains_its_proposal_by_the_method_and_its_baselines_plainly(
     place: Path, tmp_path: Path, method: str
 ) -> None:
@@ -57,6 +58,18 @@ def test_a_study_trains_its_proposal_by_the_method_and_its_baselines_plainly(
     found = {(trial["configuration"]["graft"], trial["method"]) for trial in trials_of(out)}
     assert found == {("retain", method), ("replace", "fine-tuning")}
     assert json.loads((out / "results.json").read_text())["chosen"]["method"] == method
+
+
+def test_all_methods_are_compared_at_once(place: Path, tmp_path: Path) -> None:
+    out, names = tmp_path / "run", [m.name for m in METHODS]
+    ran = inarch(
+        "compare", place / "images", "--source", place / "toy.json", "--out", out, "--methods", ",".join(names),
+        "--shots", "4", "--seeds", "1", "--trials", "1", "--epochs", "1", "--batch-size", "8", "--threads", "1",
+    )  # fmt: skip
+    assert ran.exit_code == 0, ran.said
+    (size,) = json.loads((out / "comparison.json").read_text())["sizes"]
+    assert {row["method"] for row in size["contestants"]} == set(names)
+    assert all(0 <= row["accuracy"] <= 1 for row in size["contestants"])
 
 
 def test_the_linear_probe_is_searched_at_the_deepest_cut_alone(place: Path, tmp_path: Path) -> None:

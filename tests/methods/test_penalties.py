@@ -23,9 +23,9 @@ from methods_bench import (
 )
 from torch import Tensor
 
-from inarch.methods import make_method
+from inarch.methods import co_tuning, make_method
 from inarch.methods.bss import BSS
-from inarch.methods.co_tuning import CoTuning, category_relationship, other_direction
+from inarch.methods.co_tuning import CoTuning, _calibration, category_relationship, other_direction
 from inarch.methods.l2_sp import L2SP
 from inarch.methods.lwf import LwF
 from inarch.methods.source_copy import Teacher
@@ -174,6 +174,29 @@ def test_the_relationship_is_that_of_bayes_rule_where_the_joint_distribution_is_
     found = category_relationship(probabilities, drawn, 3, seed=1)
     np.testing.assert_allclose(found.sum(axis=1), 1.0)
     assert np.abs(found - expected).max() < 0.03
+
+
+def test_calibration_finds_the_factor_by_which_logits_are_too_small() -> None:
+    random = np.random.default_rng(0)
+    logits = random.normal(0.0, 1.0, (20_000, 4))
+    chances = np.exp(2.5 * logits)
+    chances /= chances.sum(axis=1, keepdims=True)
+    labels = (random.random((len(logits), 1)) > chances.cumsum(axis=1)).sum(axis=1)
+    assert _calibration(logits, labels) == pytest.approx(2.5, rel=0.03)
+    assert _calibration(5.0 * logits, labels) == pytest.approx(0.5, rel=0.03)
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(1e-9, "source"), (1e9, "certain")])
+def test_the_relationship_is_as_sure_as_calibration_says(
+    monkeypatch: pytest.MonkeyPatch, factor: float, expected: str
+) -> None:
+    probabilities, drawn, _ = drawn_task()
+    monkeypatch.setattr(co_tuning, "_calibration", lambda logits, labels: factor)
+    found = category_relationship(probabilities, drawn, 3, seed=1)
+    if expected == "source":  # a classifier that says nothing leaves what the source says of all images
+        np.testing.assert_allclose(found, np.tile(probabilities.mean(axis=0), (3, 1)), atol=1e-6)
+    else:  # every source class belongs to one target class
+        assert ((found > 1e-6).sum(axis=0) == 1).all()
 
 
 def test_the_relationship_of_two_target_classes_is_one_as_well() -> None:

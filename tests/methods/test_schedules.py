@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from methods_bench import RATES, a_task, adapted, moved
-from torch import nn
+from torch import Tensor, nn
 from workbench import SETTINGS, workbench
 
 from inarch.errors import UsageError
@@ -85,22 +85,34 @@ def test_lp_ft_lets_batch_normalisation_and_dropout_of_old_layers_rest_while_it_
     assert [m.training for m in network.suffix.modules() if isinstance(m, kinds)] == [True] * 3
 
 
-def test_lp_ft_equals_a_probe_followed_by_plain_fine_tuning_from_there(tmp_path: Path) -> None:
-    # Old weights rest while it probes, so that its first half is what a trial at the deepest cut would learn.
+def test_in_its_first_half_lp_ft_learns_what_a_linear_probe_of_as_many_epochs_learns(tmp_path: Path) -> None:
     settings = replace(SETTINGS, epochs=4, weight_decay=0.0, views=1)
     trial = Trial(Configuration("retain", "none"), 1, "lp-ft", 0.01, 0.05, 1, settings)
-    with workbench(tmp_path, epochs=4) as bench:
+    probe = replace(trial, method="linear-probe", cut=3, learning_rate=0.0, settings=replace(settings, epochs=2))
+    with workbench(tmp_path / "one", epochs=4) as bench:
         network = bench.network(trial)
         source = {name: p.detach().clone() for name, p in network.suffix.named_parameters()}
         seen: list[bool] = []
+        new: list[dict[str, Tensor]] = []
 
         def look(step: int, steps: int) -> None:
-            same = all(torch.equal(source[name], p.detach()) for name, p in network.suffix.named_parameters())
-            seen.append(same)
+            seen.append(all(torch.equal(source[name], p.detach()) for name, p in network.suffix.named_parameters()))
+            new.append({name: p.detach().clone() for name, p in network.graft.named_parameters()})
 
         train(network, trial, bench.store, make_method("lp-ft"), Watch(progress=look))
+    with workbench(tmp_path / "two", epochs=2) as bench:
+        probed = bench.network(probe)
+        begun = {name: p.detach().clone() for name, p in probed.graft.named_parameters()}
+        train(probed, probe, bench.store, make_method("linear-probe"), Watch())
+        learned = {name: p.detach().clone() for name, p in probed.graft.named_parameters()}
     half = len(seen) // 2
     assert seen == [True] * half + [False] * (len(seen) - half)
+    assert learned.keys() == new[half - 1].keys()
+    for name, value in learned.items():
+        # The probe reads what was stored at the deepest cut, in half precision; lp-ft computes it from another cut.
+        torch.testing.assert_close(new[half - 1][name], value, rtol=1e-3, atol=1e-4)
+        assert not torch.allclose(value, begun[name], atol=1e-3)
+        assert not torch.allclose(new[-1][name], value, atol=1e-3)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])

@@ -11,7 +11,7 @@ from methods_bench import a_task, adapted, labels, stored_for
 from torch.nn import functional as F
 
 from inarch.methods import Rates
-from inarch.methods.subtuning import SubTuning
+from inarch.methods.subtuning import SubTuning, _apart
 from inarch.network.adapted import AdaptedNetwork
 
 RATES = Rates(old=0.02, new=0.2, weight_decay=0.001)
@@ -78,3 +78,39 @@ def test_where_only_new_layers_train_nothing_is_chosen() -> None:
     network, method = adapted("retain", 3), SubTuning()
     method.prepare(network, replace(a_task(network), batches=lambda epoch: iter(())))
     assert [g.learning_rate for g in method.groups(network, RATES)] == [0.2]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "learned", "held_out"),
+    [
+        # Two batches, as fifty images have: a fifth of the images, not one of the batches.
+        ((32, 18), [32, 8], [10]), ((12,) * 10, [12] * 8, [12, 12]), ((4,), [3], [1]), ((32, 9), [32], [8]),
+    ],
+)  # fmt: skip
+def test_a_fifth_of_the_images_is_held_out_whatever_the_batches(
+    sizes: Sequence[int], learned: list[int], held_out: list[int]
+) -> None:
+    numbers = iter(torch.arange(sum(sizes)).split(list(sizes)))
+    first, second = _apart([(n.view(-1, 1), n) for n in numbers])
+    assert [len(labels) for _, labels in first] == learned
+    assert [len(labels) for _, labels in second] == held_out
+    assert all(torch.equal(stored[:, 0], labels) for stored, labels in (*first, *second))
+    assert torch.cat([labels for _, labels in second]).tolist() == list(range(sum(sizes)))[-sum(held_out) :]
+
+
+def test_few_images_are_passed_over_again_for_a_quarter_of_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, method = adapted("retain", 0), SubTuning()
+    tried = [(stored_for(network, n), labels()) for n in range(2)]
+    steps: list[tuple[int, int]] = []
+
+    def schedule(step: int, of: int) -> float:
+        steps.append((step, of))
+        return 1.0
+
+    method.prepare(network, replace(a_task(network), steps=60, schedule=schedule))
+    method._accuracy(network, RATES, tried)
+    assert sorted(set(steps)) == [(step, 15) for step in range(15)]
+    steps.clear()
+    method.prepare(network, replace(a_task(network), steps=1000, schedule=schedule))
+    method._accuracy(network, RATES, tried)
+    assert sorted(set(steps)) == [(step, 24) for step in range(24)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 from typing import ClassVar, final
 
 import torch
@@ -22,8 +23,10 @@ Batches = Sequence[tuple[Tensor, Tensor]]
 """Stored activations and labels."""
 
 MOMENTUM = 0.9
-# One in so many batches is held out.
+# One in so many images is held out.
 HELD_OUT = 5
+# A choice is tried for this share of the steps of the whole training, and at least for one pass.
+SHARE = 4
 
 
 @final
@@ -31,8 +34,10 @@ HELD_OUT = 5
 class SubTuning(Method):
     """epsilon: gain in accuracy that a further stage must bring. most: stages at most.
 
-    batches: of the first epoch, on which each choice is tried: four in five for training, the others held out. The
-    paper trains every candidate in full with cross-validation, which here would cost a hundred trainings for one.
+    batches: of the first epoch at most, on whose images each choice is tried: four in five of them for training, the
+    others held out. Where an epoch has fewer, training passes over them again, for as many steps as that many batches
+    have and at most a quarter of the whole training. The paper trains every candidate in full with cross-validation,
+    which here would cost a hundred trainings for one.
     """
 
     name: ClassVar[str] = "subtuning"
@@ -76,23 +81,25 @@ class SubTuning(Method):
     def _accuracy(self, network: AdaptedNetwork, rates: Rates, tried: Batches) -> float:
         """How often the network is right on what is held out after a few steps on the rest; it is as before then."""
         assert self._task is not None
-        held_out = max(1, len(tried) // HELD_OUT)
+        learned, held_out = _apart(tried)
+        most = self.batches * (HELD_OUT - 1) // HELD_OUT
+        steps = max(len(learned), min(most, self._task.steps // SHARE))
         start = {name: value.clone() for name, value in network.state_dict().items()}
         groups = old_and_new(network, rates)
         options = [{"params": g.parameters, "lr": g.learning_rate, "weight_decay": g.weight_decay} for g in groups]
         optimiser = torch.optim.SGD(options, momentum=MOMENTUM, fused=True)
         network.train()
-        for step, (stored, labels) in enumerate(tried[:-held_out]):
+        for step, (stored, labels) in enumerate(islice(cycle(learned), steps)):
             self._task.tick()
             for group, option in zip(groups, optimiser.param_groups, strict=True):
-                option["lr"] = group.learning_rate * self._task.schedule(step, len(tried) - held_out)
+                option["lr"] = group.learning_rate * self._task.schedule(step, steps)
             optimiser.zero_grad()
             F.cross_entropy(self._logits(network, stored), labels).backward()
             optimiser.step()
         optimiser.zero_grad()
         network.eval()
         with torch.no_grad():
-            right = [self._logits(network, stored).argmax(dim=1) == labels for stored, labels in tried[-held_out:]]
+            right = [self._logits(network, stored).argmax(dim=1) == labels for stored, labels in held_out]
         network.load_state_dict(start)
         return float(torch.cat(right).float().mean())
 
@@ -101,3 +108,19 @@ class SubTuning(Method):
         with self._task.autocast():
             logits = network.from_stored(stored)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _apart(tried: Batches) -> tuple[Batches, Batches]:
+    """Batches to learn from and batches that are held out: the last fifth of the images, at least one."""
+    images = sum(len(labels) for _, labels in tried)
+    left = images - max(1, images // HELD_OUT)
+    learned, held_out = [], []
+    for stored, labels in tried:
+        here = min(left, len(labels))
+        left -= here
+        if here:
+            learned.append((stored[:here], labels[:here]))
+        if here < len(labels):
+            held_out.append((stored[here:], labels[here:]))
+    # Normalisation over a batch makes nothing of a single image.
+    return [batch for batch in learned if len(batch[1]) > 1] or learned, held_out
