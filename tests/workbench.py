@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from toy import DEEPER, NETWORK, SIDE, toy_network, write_images
 
 from inarch.data import PixelSize, Views, open_dataset
@@ -59,10 +61,21 @@ def method_trial(method: str, graft: str, cut: int, epochs: int) -> Trial:
     return Trial(small(graft), cut, method, old, 0.01, 1, replace(SETTINGS, epochs=epochs))
 
 
+@dataclass(frozen=True)
+class Real:
+    """A network and a folder of images in place of the toy ones. layer: its classification layer."""
+
+    network: nn.Module
+    layer: str
+    spec: InputSpec
+    images: Path
+
+
 @contextmanager
 def workbench(
     folder: Path,
     *,
+    real: Real | None = None,
     epochs: int = 2,
     limit: int = 1 << 30,
     keeping: Keeping | None = None,
@@ -72,20 +85,20 @@ def workbench(
     measured: bool = False,
     deeper: bool = False,
 ) -> Iterator[Workbench]:
-    """Toy network, toy images and a run folder in `folder`.
+    """Toy network, toy images and a run folder in `folder`; or what is `real`.
 
     limit: of the store, in bytes, from which follows what it keeps, in memory; `keeping` says it outright instead.
     measured: the plan was measured before. deeper: a network with four stages instead of three.
     """
-    network = toy_network(DEEPER if deeper else NETWORK).eval()
-    spec = InputSpec(3, SIDE, SIDE, (0.5,) * 3, (0.5,) * 3)
-    staged = stage_network(network, "12" if deeper else LAYER, spec.example())
+    network = real.network if real else toy_network(DEEPER if deeper else NETWORK).eval()
+    spec = real.spec if real else InputSpec(3, SIDE, SIDE, (0.5,) * 3, (0.5,) * 3)
+    staged = stage_network(network, real.layer if real else "12" if deeper else LAYER, spec.example())
     if measured:
         measured_plan(network, staged, spec.example(8), "cpu", candidates("cpu"))
-    images = folder / "images"
+    images = real.images if real else folder / "images"
     if not images.exists():
         write_images(images, a_class=a_class)
-    dataset = open_dataset(images, keep=PixelSize(SIDE, SIDE))
+    dataset = open_dataset(images, keep=PixelSize(spec.height, spec.width))
     assert dataset.pixels is not None
     splits = ("train", "validation", "test")
     kept = Images(
@@ -109,3 +122,22 @@ def workbench(
         store.close()
         torch.set_num_threads(threads)
         dataset.pixels.close()
+
+
+class Doubled:
+    """A store whose activations are float64."""
+
+    def __init__(self, store: PrefixStore) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def read(self, *arguments: Any) -> torch.Tensor:
+        return self._store.read(*arguments).double()
+
+    def batches(self, *arguments: Any) -> Any:
+        return (stored.double() for stored in self._store.batches(*arguments))
+
+    def once(self, *arguments: Any) -> Any:
+        return (stored.double() for stored in self._store.once(*arguments))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from workbench import SETTINGS, deepest, needs_deeper, quick_selection, small, workbench  # noqa: F401
+from workbench import SETTINGS, Doubled, deepest, needs_deeper, quick_selection, small, workbench  # noqa: F401
 
 from inarch.errors import TrainingError
 from inarch.features.store import PrefixStore
@@ -39,25 +39,6 @@ def some_trials(
 def configured(graft: str, harmonise: str) -> Configuration:
     sizes = {"deepen": (7, 5), "deepen-joined": (64,)}  # few units of the latter hardly move where nothing harmonises
     return Configuration(graft, harmonise, sizes[graft]) if graft in sizes else small(graft, harmonise)
-
-
-class Doubled:
-    """A store whose activations are float64."""
-
-    def __init__(self, store: PrefixStore) -> None:
-        self._store = store
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    def read(self, *arguments: Any) -> torch.Tensor:
-        return self._store.read(*arguments).double()
-
-    def batches(self, *arguments: Any) -> Any:
-        return (stored.double() for stored in self._store.batches(*arguments))
-
-    def once(self, *arguments: Any) -> Any:
-        return (stored.double() for stored in self._store.once(*arguments))
 
 
 def in_double(bench: Workbench, trials: list[Trial], *, together: bool) -> list[AdaptedNetwork]:
