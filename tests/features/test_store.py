@@ -216,6 +216,27 @@ def test_one_pass_makes_a_view_for_all_stored_cuts(tmp_path: Path, counter: Coun
         assert counter.passes == -(-len(everything(bench)) // CHUNK)
 
 
+@pytest.mark.parametrize("shelved", [True, False])
+def test_a_pass_keeps_the_cuts_that_are_wanted_and_another_one_makes_the_rest_alike(
+    tmp_path: Path, counter: Counter, shelved: bool
+) -> None:
+    with workbench(tmp_path / "all", keeping=kept_in(tmp_path / "all")) as bench:
+        expected = {cut: bench.store.read(cut, "train", everything(bench), 0) for cut in (1, 2, 3)}
+    counter.images = 0
+    keeping = kept_in(tmp_path / "some") if shelved else Keeping((1, 2, 3))
+    with workbench(tmp_path / "some", keeping=keeping) as bench:
+        images, bench.store.wanted = len(everything(bench)), frozenset({2})
+        assert torch.equal(bench.store.read(1, "train", everything(bench), 0), expected[1])
+        assert [bench.store.holds(cut, "train", 0) for cut in (1, 2, 3)] == [True, True, False]
+        bench.store.read(2, "train", everything(bench), 0)
+        assert counter.images == images
+        assert torch.equal(bench.store.read(3, "train", everything(bench), 0), expected[3])
+        assert counter.images == 2 * images
+        # What is tested is asked for at every cut, sooner or later.
+        bench.store.read(1, "test", np.arange(2), None)
+        assert bench.store.holds(3, "test", None)
+
+
 def test_a_second_study_computes_nothing_again(tmp_path: Path, counter: Counter) -> None:
     outcome(tmp_path / "one", kept_in(tmp_path / "store"))
     first = counter.images

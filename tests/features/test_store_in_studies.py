@@ -19,6 +19,9 @@ from toy import write_images, write_source
 
 from inarch.features.passes import Passes
 from inarch.features.shelf import Manifest, Shelf
+from inarch.results.ledger import Ledger
+from inarch.training.order import VIEWS_A_SEED
+from inarch.training.trial import Trial
 
 Command = Callable[..., list[str | Path]]
 
@@ -167,10 +170,10 @@ def test_a_study_stays_within_its_limit_and_says_what_it_was(command: Command, t
 
 
 def test_what_the_source_network_sees_once_takes_no_room(place: Path, tmp_path: Path) -> None:
-    limit = 620_000
+    limit = 450_000
     write_images(tmp_path / "images", a_class=60)
     source, out, store = place / "source" / "toy.json", tmp_path / "run", tmp_path / "store"
-    command = ("fit", tmp_path / "images", "--source", source, "--out", out, "--store", store, *SHORT)
+    command = ("fit", tmp_path / "images", "--source", source, "--out", out, "--store", store, *SHORT, "--seeds", "1")
     done(inarch(*command, "--store-limit", f"{limit}B"))
     assert {m.about["split"] for m in sound(store) if m.about["view"] is None} == {"validation", "test"}
     assert limit / 2 < sum(file.stat().st_size for file in store.rglob("*") if file.is_file()) <= limit
@@ -207,6 +210,23 @@ def test_with_a_number_of_views_no_other_is_stored_and_every_seed_has_its_own(co
 
 
 # Where nothing can be stored
+
+
+def test_views_of_confirmation_seeds_are_kept_at_the_cuts_that_are_confirmed_alone(
+    command: Command, tmp_path: Path
+) -> None:
+    out, store = tmp_path / "run", tmp_path / "store"
+    done(inarch(*command(out, store)))
+    read: dict[bool, set[str]] = {False: set(), True: set()}
+    kept = [manifest.about for manifest in sound(store)]
+    for about in kept:
+        if about["view"] is not None:
+            read[about["view"] >= VIEWS_A_SEED].add(about["stage"])
+    with Ledger(out / "ledger.sqlite") as ledger:
+        trials = [Trial.from_json(record.subject) for record in ledger.records("trial")]
+    searched, confirmed = ({t.cut for t in trials if (t.seed > 0) == later and t.cut} for later in (False, True))
+    assert read[True] < read[False]
+    assert len(read[True]) == len(confirmed) < len(searched)
 
 
 def test_where_the_store_cannot_be_written_the_study_says_so_once_and_finds_the_same(

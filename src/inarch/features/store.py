@@ -75,6 +75,8 @@ class PrefixStore:
         self.tick: Callable[[], None] = lambda: None
         # Called where many images are about to be, or were, pushed through: may give memory back.
         self.settle: Callable[[], None] = lambda: None
+        # Stored cuts whose training views will be asked for soon (None: any): a pass keeps no others, to save time.
+        self.wanted: frozenset[int] | None = None
         self.profile = Profile()
         self._stages = staged.stages
         self._passes = Passes(staged, images, machine, lambda: self.tick(), lambda: self.profile)
@@ -173,7 +175,7 @@ class PrefixStore:
                     # Another process may just have made it; what is damaged is mended by who holds the lock.
                     found = self._open(shelf, key, mend=True)
                     if found is None:
-                        self._make(shelf, *key[1:])
+                        self._make(shelf, key)
                         found = self._open(shelf, key)
             return found
         except OSError as error:
@@ -225,9 +227,15 @@ class PrefixStore:
         packed = (bytes_view(layout.pack(x)) for _, x in again)
         shelf.mend(self._name(key), manifest, zip(damaged, packed, strict=True))
 
-    def _make(self, shelf: Shelf, split: str, view: int | None) -> None:
-        """One pass of a view of a split through the network, written at every stored cut where it is not there yet."""
-        missing = [cut for cut in self.keeping.cuts if shelf.manifest(self._name((cut, split, view))) is None]
+    def _kept_together(self, cut: int, view: int | None) -> list[int]:
+        """The stored cuts that a pass for a segment keeps: its own, and of training views those that are wanted."""
+        wanted = self.keeping.cuts if view is None or self.wanted is None else self.wanted
+        return [k for k in self.keeping.cuts if k == cut or k in wanted]
+
+    def _make(self, shelf: Shelf, key: Key) -> None:
+        """One pass of a view of a split through the network, written at stored cuts where it is not there yet."""
+        cut, split, view = key
+        missing = [k for k in self._kept_together(cut, view) if shelf.manifest(self._name((k, split, view))) is None]
         images = len(self.images.rows[split])
         wanted = sum(self._size(cut, split, view) for cut in missing)
         if not shelf.make_room(wanted, self._checked.__contains__):
@@ -242,6 +250,7 @@ class PrefixStore:
                 writers[cut].add(bytes_view(layout.pack(x)))
             for cut, writer in writers.items():
                 writer.finish(self._manifest(layouts[cut], writer, (cut, split, view)))
+                self._checked.add(self._name((cut, split, view)))  # by who wrote it
         finally:
             for writer in writers.values():
                 writer.discard()
@@ -265,7 +274,7 @@ class PrefixStore:
             return RecomputedRows(images, CHUNK, lambda positions: self._chunk(key, positions))
         room = self.keeping.memory - size - sum(rows.memory for rows in self._opened.values())
         wanted = [cut]
-        for other in sorted(self.keeping.cuts, key=lambda k: self._size(k, split, view)):
+        for other in sorted(self._kept_together(cut, view), key=lambda k: self._size(k, split, view)):
             size = self._size(other, split, view)
             if other != cut and (other, split, view) not in self._opened and size <= room:
                 wanted.append(other)

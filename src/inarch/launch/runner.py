@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import final
@@ -13,6 +13,7 @@ from inarch.launch.clock import Clock
 from inarch.launch.cost import CostModel
 from inarch.launch.here import TRIAL, Workbench, result_of
 from inarch.launch.progress import Progress, Standing
+from inarch.network.adapted import stored_cut
 from inarch.network.grafts import Configuration
 from inarch.report.words import duration
 from inarch.search.choice import RACE, Race, best_of_graft, confirmations, required, roles, stand_ins
@@ -128,6 +129,7 @@ class TrialRunner:
 
     def _search(self) -> None:
         """Round after round, until all is searched or nothing more fits into the time."""
+        self._bench.store.wanted = None
         while (found := self._next()) is not None:
             self._run(*found)
 
@@ -161,10 +163,16 @@ class TrialRunner:
             if not pending:
                 return
             batch = pending[0]
+            self._bench.store.wanted = self._read_by(t for b in pending for t in b if t.seed == batch[0].seed)
             if batch in missing or self._clock.left() > self._closing() + self._costs.seconds(*batch):
                 self._run(batch, "confirmation")
             else:
                 self._left_out[batch[0].key] = f"confirmation with seed {batch[0].seed}: {describe(batch[0])}"
+
+    def _read_by(self, trials: Iterable[Trial]) -> frozenset[int]:
+        """The stored cuts that trials read: a seed has views of its own, and few of its trials are confirmed."""
+        store, stages = self._bench.store, len(self._bench.staged.stages)
+        return frozenset(store.start(stored_cut(trial.configuration, trial.cut, stages)) for trial in trials)
 
     def _run(self, batch: Batch, name: str) -> None:
         others = f" and {len(batch) - 1} more together with it" if len(batch) > 1 else ""
