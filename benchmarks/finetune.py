@@ -1,8 +1,9 @@
 """One ordinary fine-tuning of all layers: Inarch against timm's building blocks, fastai and Hugging Face Trainer.
 
-Same network, weights, images, batch, epochs, augmentation, optimiser and precision (float32); peers.py says how each is
-called. Peers that are not installed are left out and named. The speed of the bare training step on random tensors in
-memory, measured in the same process behind our own run, says how much of it is left when images come from files.
+Same network, weights, images, batch, epochs, augmentation and optimiser; each in the precision that it takes by itself
+(peers float32, Inarch what its plan measures). peers.py says how each is called. Peers that are not installed are left
+out and named. The speed of the bare training step on random tensors in memory, measured in the same process behind our
+own run, says how much of it is left when images come from files.
 """
 
 from __future__ import annotations

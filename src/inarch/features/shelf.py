@@ -168,13 +168,14 @@ class Shelf:
         except OSError:
             return []
 
-    def entries(self) -> list[Entry]:
-        """All whole segments, most recently used first."""
+    def entries(self, *, described: bool = True) -> list[Entry]:
+        """All whole segments, most recently used first; without their manifests where nobody needs a description."""
         found = []
         for name in self.names():
             with suppress(OSError):
                 used = self._manifest(name).stat().st_mtime
-                found.append(Entry(name, self.rows(name).stat().st_size, used, self.manifest(name)))
+                manifest = self.manifest(name) if described else None
+                found.append(Entry(name, self.rows(name).stat().st_size, used, manifest))
         return sorted(found, key=lambda entry: (-entry.used, entry.name))
 
     def clear(self) -> tuple[int, int]:
@@ -196,7 +197,7 @@ class Shelf:
         reached, nothing is removed in vain.
         """
         self._remove_leftovers(_STALE)
-        entries = self.entries()
+        entries = self.entries(described=False)
         held, free = sum(entry.size for entry in entries), free_space(self.folder)
         total = max(self._limit, min(MOST_TOTAL, (held + free) // 4))
         excess = max(held + wanted - total, wanted + reserve - free)
