@@ -32,6 +32,12 @@ def test_memory_that_was_kept_goes_back_when_asked() -> None:
     assert all(bool((tensor == 1).all()) for tensor in held)
 
 
+@pytest.mark.parametrize("preloaded", ["", "/usr/lib/libjemalloc.so.2", "/opt/libtcmalloc_minimal.so.4 /lib/other.so"])
+def test_another_allocator_is_left_alone(monkeypatch: pytest.MonkeyPatch, preloaded: str) -> None:
+    monkeypatch.setenv("LD_PRELOAD", preloaded)
+    assert keep_memory() == (platform.libc_ver()[0] == "glibc" and not preloaded)
+
+
 @pytest.mark.parametrize("recomputed", [0, 1])
 def test_only_a_study_that_saves_memory_gives_it_back_around_passes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recomputed: int

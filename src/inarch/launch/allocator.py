@@ -7,17 +7,20 @@ MobileNetV2 was 2.4 times slower forward that way on two cores (docs/lab-noteboo
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 
 # From malloc.h.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 TOP_PAD = 64 << 20
 NEVER = (1 << 31) - 1
+# Allocators that a user may have put before glibc's, which then has nothing to decide.
+OTHERS = ("jemalloc", "tcmalloc", "mimalloc")
 
 
 def keep_memory() -> bool:
     """Sets the allocator of this process; False where it is not glibc's and nothing was done."""
-    if platform.libc_ver()[0] != "glibc":
+    if platform.libc_ver()[0] != "glibc" or any(name in os.environ.get("LD_PRELOAD", "") for name in OTHERS):
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return all(mallopt(*pair) == 1 for pair in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, NEVER), (M_TOP_PAD, TOP_PAD)))

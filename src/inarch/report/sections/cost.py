@@ -44,6 +44,11 @@ def section(run: Run) -> Section:
         text.append(f"It held at most {words.size(memory)} of memory.")
     if "plan" in environment:
         text.append(words.plan_sentence(environment["plan"]))
+    if environment.get("allocator_keeps_memory"):
+        text.append(
+            "For speed the C library was told to keep memory that training frees and soon asks for again, which "
+            "changes no result."
+        )
     rows = [[label, words.duration(cost[name])] for name, label in _PARTS.items() if name in cost]
     table = Table("Time over all calls of this study", ["What", "Time"], rows, frozenset({1}))
     tables = [table] if rows else []
