@@ -7,15 +7,19 @@ from typing import NamedTuple
 
 import evidence_starts as starts
 from evidence_design import DRAWS, TRIALS, VIEWS
-from evidence_numbers import FEWEST, mean_of, settled, sides_in_parts
+from evidence_numbers import FEWEST, contestants_of, mean_of, settled, sides
 from evidence_records import Written
-from evidence_tables import KEEPING, WITHOUT, mean_cell, parts_cell, table
-from inarch.network.grafts import GRAFTS, Graft
+from evidence_tables import KEEPING, WITHOUT, Contrast, Side, contrasts, parts_cell, table
+from evidence_words import in_short, paragraphs
+from inarch.comparison.design import REFERENCE
 from inarch.plural import counted
 from inarch.results.statistics import PairedDifference
 
-# The share of parts, and at least two, that must be settled one way for the advice to say so; by chance 0.025.
+# The share of parts, and at least two of different data, that must be settled one way for the advice to say so.
 SETTLED_SHARE = 0.25
+
+Known = Sequence[tuple[Written, PairedDifference]]
+"""Parts, each with the difference that keeping the layer makes there."""
 
 
 class Verdict(NamedTuple):
@@ -27,26 +31,39 @@ class Verdict(NamedTuple):
 
 KEEP = Verdict("keep the classification layer", "keep it")
 REPLACE_IT = Verdict("replace the classification layer", "replace it")
-FOR = Verdict("keep the classification layer, though hardly one part says so by itself", "together for keeping it")
-AGAINST = Verdict("replace the classification layer, though hardly one part says so by itself", "together against it")
-UNSETTLED = Verdict("it is not settled whether keeping the classification layer pays", "not settled")
+FOR = Verdict("keep the classification layer, as the mean over parts says", "together for keeping it")
+AGAINST = Verdict("replace the classification layer, as the mean over parts says", "together against it")
+UNSETTLED = Verdict(
+    "choose by your own validation images, since it is not settled whether keeping the classification layer pays",
+    "not settled",
+)
 
 
-def verdict(pairs: Sequence[PairedDifference]) -> Verdict:
-    """What differences of keeping the layer, a part each, say: how many are settled, and what their mean is."""
+def verdict(known: Known) -> Verdict:
+    """What parts say: how many of them are settled, on how many data sets, and what their mean is.
+
+    Parts of one data set share test images, so that those of one alone never decide.
+    """
+    pairs = [pair for _, pair in known]
     mean, (better, worse) = mean_of([pair.difference for pair in pairs]), settled(pairs)
     if mean is None:
         return UNSETTLED
     enough = max(2, len(pairs) * SETTLED_SHARE)
-    if better >= enough and better > 2 * worse and mean.value > 0:
-        return KEEP
-    if worse >= enough and worse > 2 * better and mean.value < 0:
-        return REPLACE_IT
+    for sign, most, least, found in ((1, better, worse, KEEP), (-1, worse, better, REPLACE_IT)):
+        data = {part.about["part"]["data"] for part, pair in known if _settled(pair) == sign}
+        if most >= enough and most > 2 * least and sign * mean.value > 0 and len(data) > 1:
+            return found
     if mean.count >= FEWEST and mean.low > 0:
         return FOR
     if mean.count >= FEWEST and mean.high < 0:
         return AGAINST
     return UNSETTLED
+
+
+def _settled(pair: PairedDifference) -> int:
+    """1: better, -1: worse, with the whole interval; else 0."""
+    better, worse = settled([pair])
+    return better - worse
 
 
 def advice(parts: Sequence[Written], question_of_starts: int) -> str:
@@ -56,24 +73,33 @@ def advice(parts: Sequence[Written], question_of_starts: int) -> str:
     found = differences(parts)
     if not found:
         return ""
-    name, pairs = next(iter(found.items()))
+    name, known = next(iter(found.items()))
+    pairs = [pair for _, pair in known]
     better, worse = settled(pairs)
     decision = (
-        f"**If you must decide tomorrow**, {verdict(pairs).sentence}: {name}, keeping it was measurably better in "
+        f"**If you must decide tomorrow**, {verdict(known).sentence}: {name}, keeping it was measurably better in "
         f"{better} and worse in {worse} of {counted(len(pairs), 'part')}, on average by {parts_cell(pairs)} points of "
-        "test accuracy. Better, let `inarch fit` try both sides on your own images: its report says which one won "
-        "there, and whether that could be chance."
+        f"test accuracy ({_what(known)}). `inarch fit` tries both sides on your own images: its report says which one "
+        "won there, and whether that could be chance."
     )
     rows = [
-        [name, parts_cell(pairs), str(len(pairs)), *map(str, settled(pairs)), verdict(pairs).cell]
-        for name, pairs in found.items()
-    ]
+        [name, parts_cell([pair for _, pair in known]), str(len(known)),
+         *map(str, settled([pair for _, pair in known])), verdict(known).cell]
+        for name, known in found.items()
+    ]  # fmt: skip
     columns = ["keeping the layer - not", "points of test accuracy", "parts", "settled for it", "against it", "verdict"]
-    said = " ".join(text for text in (_start(parts, question_of_starts), _best_graft(parts)) if text)
-    return "\n\n".join(text for text in (decision, table(columns, rows), said, _reading()) if text)
+    return paragraphs(decision, table(columns, rows), _start(parts, question_of_starts), _grafts(parts), _reading())
 
 
-def differences(parts: Sequence[Written]) -> dict[str, list[PairedDifference]]:
+def _what(known: Known) -> str:
+    """Of how many data sets, and how many images a class, these parts are."""
+    data = {part.about["part"]["data"] for part, _ in known}
+    shots = sorted({_shots(part) for part, _ in known}, key=lambda number: number or float("inf"))
+    few = [f"{sum(_shots(part) == number for part, _ in known)} with {number or 'all'}" for number in shots]
+    return f"{counted(len(data), 'data set')}; {', '.join(few)} images a class"
+
+
+def differences(parts: Sequence[Written]) -> dict[str, Known]:
     """What keeping the layer gains, part by part, by what these parts have in common; as it is by default now first."""
     some = starts.started(parts)
     sizes = sorted({_shots(part) for part in parts}, key=lambda shots: shots or float("inf"))
@@ -82,13 +108,15 @@ def differences(parts: Sequence[Written]) -> dict[str, list[PairedDifference]]:
         for shots in sizes
     }
     found = {
-        "with new classifiers that begin small, as by default": sides_in_parts(some, starts.KEEPING, starts.WITHOUT),
-        "in the same parts with PyTorch's initial weights": sides_in_parts(some, KEEPING, WITHOUT),
-        "in all parts with PyTorch's initial weights": sides_in_parts(parts, KEEPING, WITHOUT)
-        if len(sizes) > 1
-        else [],
-    } | {f"{name}, PyTorch's initial weights": sides_in_parts(of, KEEPING, WITHOUT) for name, of in by_size.items()}
-    return {name: pairs for name, pairs in found.items() if pairs}
+        "with new classifiers that begin small, as by default": _known(some, starts.KEEPING, starts.WITHOUT),
+        "in the same parts with PyTorch's initial weights": _known(some, KEEPING, WITHOUT),
+        "in all parts with PyTorch's initial weights": _known(parts, KEEPING, WITHOUT) if len(sizes) > 1 else [],
+    } | {f"{name}, PyTorch's initial weights": _known(of, KEEPING, WITHOUT) for name, of in by_size.items()}
+    return {name: known for name, known in found.items() if known}
+
+
+def _known(parts: Sequence[Written], a: Side, b: Side) -> Known:
+    return [(part, pair) for part in parts if (pair := sides(part, a, b)) is not None]
 
 
 def _shots(part: Written) -> int:
@@ -97,47 +125,28 @@ def _shots(part: Written) -> int:
 
 
 def _start(parts: Sequence[Written], question: int) -> str:
-    gain = sides_in_parts(starts.started(parts), starts.WITHOUT, WITHOUT)
+    gain = [pair for _, pair in _known(starts.started(parts), starts.WITHOUT, WITHOUT)]
     if not gain:
         return ""
     return (
         f"New classifiers begin small since version 0.1.3 (question {question}), by which what does without the layer "
-        f"gains {parts_cell(gain)}; all else here is with the initial weights that PyTorch draws."
+        f"gains {parts_cell(gain)}; all but the first row and that question is with the initial weights that PyTorch "
+        "draws."
     )
 
 
-def _best_graft(parts: Sequence[Written]) -> str:
-    """A sentence on the graft that is ahead by most of those that are nowhere settled to be worse than the usual ways,
-    and on the one that keeps the layer; empty where no graft was tried in enough parts.
-    """
-    found = {}
-    for graft in GRAFTS:
-        pairs = sides_in_parts(parts, [("layer", graft.name)], WITHOUT)
-        mean = mean_of([pair.difference for pair in pairs])
-        if mean is not None and mean.count >= FEWEST and graft.name != "replace":
-            found[graft] = mean, settled(pairs)[1]
-    nowhere = [graft for graft, (_, worse) in found.items() if not worse]
-    best = [
-        max(some, key=lambda g: found[g][0].value) for some in (nowhere, [g for g in nowhere if g.keeps_layer]) if some
-    ]
-    said = [
-        f"*{g.name}* {mean_cell(found[g][0])} in {counted(found[g][0].count, 'part')}{_with_small_starts(parts, g)}"
-        for g in dict.fromkeys(best)
-    ]
-    if not said:
-        return ""
-    keeping = f"; of those that keep the layer {said[1]}" if len(said) > 1 else ""
-    return (
-        f"Of {counted(len(found), 'graft')} tried in {FEWEST} parts or more, {len(nowhere)} are nowhere settled to be "
-        f"worse than the usual ways; of these {said[0]} is ahead by most, and flattered by being picked for it"
-        f"{keeping}."
-    )
-
-
-def _with_small_starts(parts: Sequence[Written], graft: type[Graft]) -> str:
-    some = starts.started(parts)
-    pairs = sides_in_parts(some, [(starts.CHAPTER, graft.name)], starts.WITHOUT)
-    return f" ({parts_cell(pairs)} with small starts, {counted(len(pairs), 'part')})" if pairs else ""
+def _grafts(parts: Sequence[Written]) -> str:
+    """Which grafts differ from the usual ways beyond chance over parts, with either initial weights."""
+    said = []
+    for chapter, without, words in (
+        ("layer", WITHOUT, "with PyTorch's initial weights"),
+        (starts.CHAPTER, starts.WITHOUT, "with small starts"),
+    ):
+        names = [name for name in contestants_of(parts, chapter) if name not in (REFERENCE, "replace")]
+        wanted: list[Contrast] = [(name, [(chapter, name)], without) for name in names]
+        if text := in_short(contrasts(parts, wanted)):
+            said.append(f"Single grafts against the better of the usual ways, {words}: {text}")
+    return " ".join(said).replace("**In short**, of", "of").replace("**In short**: ", "")
 
 
 def _reading() -> str:

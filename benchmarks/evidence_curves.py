@@ -12,7 +12,7 @@ from evidence_figures import title
 from evidence_numbers import FEWEST, best, between, chosen_against, curve, mean_of
 from evidence_records import Written
 from evidence_tables import differences_table, pair_cell, table
-from evidence_words import in_short, tuned_earlier
+from evidence_words import in_short, paragraphs, tuned_earlier
 from inarch.report.words import percent
 from inarch.results.statistics import PairedDifference
 
@@ -37,7 +37,7 @@ def depth(parts: Sequence[Written], pictures: Path) -> str:
     figures.curves(pictures / "depth.svg", parts, "depth", "cuts", "stages frozen")
     each = table(["part", "graft", "cut", "test accuracy there", "against cut 0"], rows)
     image = f"![Accuracy against freeze depth]({pictures.name}/depth.svg)"
-    return _together(text, by_graft.text(), tuned_earlier(parts, "depth"), each, image)
+    return paragraphs(text, by_graft.text(), tuned_earlier(parts, "depth"), each, image)
 
 
 def _cut(row: Row) -> int:
@@ -60,7 +60,7 @@ def rates(parts: Sequence[Written], pictures: Path) -> str:
     figures.curves(pictures / "rates.svg", parts, "rates", "rates", "learning rate of new layers")
     each = table(["part", "new layers", "chosen rate", "multiple", "against the range test's"], rows)
     image = f"![Accuracy against the new layers' rate]({pictures.name}/rates.svg)"
-    return _together(text, by_layers.text(), multiples.text(), each, image)
+    return paragraphs(text, by_layers.text(), multiples.text(), each, image)
 
 
 def _range_test(rows: Sequence[Row]) -> Row:
@@ -90,7 +90,7 @@ class _Gains:
 
     def text(self) -> str:
         found = list(self._found.items())
-        return _together(in_short(found), differences_table(found))
+        return paragraphs(in_short(found), differences_table(found))
 
 
 class _Multiples:
@@ -110,7 +110,7 @@ class _Multiples:
         order = sorted(self._found, key=lambda name: (name == "all of them", name.endswith("a class")))
         rows = [[name, _geometric(self._found[name]), str(len(self._found[name]))] for name in order]
         words = "Geometric means of the chosen multiples, each part counting once (intervals over parts):"
-        return _together(words, table(["new layers or parts", "multiple", "parts"], rows))
+        return paragraphs(words, table(["new layers or parts", "multiple", "parts"], rows))
 
 
 def _geometric(by_part: Mapping[str, Sequence[float]]) -> str:
@@ -118,7 +118,3 @@ def _geometric(by_part: Mapping[str, Sequence[float]]) -> str:
     assert mean is not None
     value = f"x {math.exp(mean.value):.2g}"
     return value if mean.count < FEWEST else f"{value} ({math.exp(mean.low):.2g} to {math.exp(mean.high):.2g})"
-
-
-def _together(*texts: str) -> str:
-    return "\n\n".join(text for text in texts if text)

@@ -10,7 +10,7 @@ import evidence_figures as figures
 from evidence_numbers import Named, accuracy, contestants_of, in_parts, mean_of, ranks, settled, warnings
 from evidence_records import Written
 from evidence_tables import REPLACE, SETTLED, TRADITIONAL, mean_cell, parts_cell, table
-from evidence_words import in_short, tuned_earlier
+from evidence_words import failed, in_short, paragraphs, tuned_earlier
 from inarch.comparison.design import REFERENCE
 from inarch.plural import counted
 from inarch.report.words import p_value
@@ -51,24 +51,27 @@ def methods(parts: Sequence[Written], pictures: Path) -> str:
         "p (Wilcoxon, Holm)",
     ]
     gains = [(of[1], in_parts(some, of, TRADITIONAL)) for of in methods if of != TRADITIONAL]
-    texts = (
-        f"Mean ranks over {counted(count, 'part')}.{whether}{_least_p(count)} {SETTLED}",
+    return paragraphs(
+        f"Mean ranks over {counted(count, 'part')}.{whether}{_least_p(count, len(found) - 1)} {SETTLED}",
         in_short([(name, pairs) for name, pairs in gains if pairs]),
+        failed(some, "methods"),
         tuned_earlier(some, "methods"),
         table(columns, rows),
         f"![Mean ranks and critical difference]({pictures.name}/ranks.svg)",
         _warning(parts),
         _kept(parts, names),
     )
-    return "\n\n".join(text for text in texts if text)
 
 
-def _least_p(parts: int) -> str:
+def _least_p(parts: int, comparisons: int) -> str:
     """That so few parts cannot settle anything by signed ranks, whatever they say."""
-    least = 2 / 2**parts
+    least = min(1.0, comparisons * 2 / 2**parts)
     if parts < 2 or least <= LEVEL:
         return ""
-    return f" With {parts} parts no signed rank test has a p below {p_value(least)}, so that none can be settled by it."
+    return (
+        f" Over {parts} parts the least p that signed ranks can have after Holm is {p_value(least)}, so that none can "
+        "be settled by it."
+    )
 
 
 def _warning(parts: Sequence[Written]) -> str:
@@ -98,4 +101,5 @@ def _kept(parts: Sequence[Written], names: Sequence[str]) -> str:
     rows = [[name, parts_cell(found)] for name, a, b in pairs if (found := in_parts(parts, a, b))]
     if not rows:
         return ""
-    return "The same methods with the layer retained, minus with it replaced:\n\n" + table(["method", "points"], rows)
+    words = "The same methods with the layer retained, minus with it replaced:"
+    return paragraphs(words, tuned_earlier(parts, "kept"), table(["method", "points"], rows))

@@ -31,7 +31,7 @@ from evidence_tables import (
     kept_table,
     pairs_table,
 )
-from evidence_words import failed, shown, tuned_earlier
+from evidence_words import failed, paragraphs, shown, tuned_earlier
 from inarch.comparison.design import REFERENCE
 
 
@@ -70,7 +70,7 @@ def deepen(parts: Sequence[Written], pictures: Path) -> str:
     if by_size:
         words = "Sizes and numbers of new hidden layers, against one of 512 units:"
         blocks += [words, tuned_earlier(parts, "sizes"), by_size]
-    return "\n\n".join(block for block in blocks if block)
+    return paragraphs(*blocks)
 
 
 def harmonise(parts: Sequence[Written], pictures: Path) -> str:
@@ -86,7 +86,7 @@ def harmonise(parts: Sequence[Written], pictures: Path) -> str:
         f"of the vectors that arrive (`l2-matched`). {SETTLED}"
     )
     blocks = (text, failed(parts, "harmonise"), tuned_earlier(parts, "harmonise"), answer)
-    return "\n\n".join(block for block in blocks if block)
+    return paragraphs(*blocks)
 
 
 QUESTIONS: dict[str, Callable[[Sequence[Written], Path], str]] = {

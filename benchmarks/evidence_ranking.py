@@ -29,6 +29,7 @@ from inarch.report.words import percent
 FILE = common.HERE.parent / "evidence" / "rankings.json"
 # Fewest sources that an order is made of.
 FEWEST = 3
+CHANCE = 50.0
 
 
 def main() -> None:
@@ -65,26 +66,17 @@ def rankings(parts: Sequence[Written], pictures: Path, file: Path | None = None)
         for shots, accuracies in by_shots.items():
             if len(accuracies) >= FEWEST:
                 agreement.append([name, _shots(shots), str(len(accuracies)), *_agreement(one, accuracies)])
-            for score, right_way in _ordered(one, accuracies).items():
-                orders.setdefault(score, []).extend(right_way)
+            for title, right_way in _ordered(one, accuracies).items():
+                orders.setdefault(title, []).extend(right_way)
         for source, scores in one["scores"].items():
             reached = [f"{percent(a[source])} ({_shots(s)})" for s, a in by_shots.items() if source in a]
             rows.append([name, source, *(f"{value:.3g}" for value in scores.values()), ", ".join(reached)])
     if not agreement:
         return ""
     titles = list(next(iter(found.values()))["titles"].values())
-    shares = {score: _share(right_way) for score, right_way in orders.items()}
-    figures.means(
-        pictures / "scores.svg", list(shares.items()), "pairs of sources in the order of training, %", (0.0, 100.0)
-    )
-    said = "; ".join(
-        f"{score} {mean.value:.0f} % ({mean.low:.0f} to {mean.high:.0f})" for score, mean in shares.items()
-    )
-    pairs = next(iter(shares.values())).count
+    shares = {title: _share(right_way) for title, right_way in orders.items() if right_way}
     return (
-        f"**In short**, of {counted(pairs, 'pair')} of sources with the same data and images a class, scores put so "
-        f"many in the order of training (by chance 50 %; intervals take pairs as independent): {said}.\n\n"
-        f"![Pairs in the right order]({pictures.name}/scores.svg)\n\n"
+        f"{_in_short(shares, pictures)}"
         "Scores from one forward pass over all training images, higher is better, and the test accuracy of "
         "*replace* or traditional fine-tuning, whichever validation chooses on a draw (images a class).\n\n"
         f"{table(['data', 'source', *titles, 'test accuracy'], rows)}\n\n"
@@ -112,12 +104,29 @@ def _agreement(one: Mapping[str, Any], accuracies: Mapping[str, float]) -> list[
     return [f"{stats.kendalltau(values, real).statistic:+.2f}" for values in said]
 
 
+def _in_short(shares: Mapping[str, Mean], pictures: Path) -> str:
+    """How many pairs of sources each score puts in the order of training, with the figure that is drawn here."""
+    if not shares:
+        return ""
+    axis = "pairs of sources in the order of training, %"
+    figures.means(pictures / "scores.svg", list(shares.items()), axis, (0.0, 100.0))
+    said = "; ".join(f"{name} {mean.value:.0f} % ({mean.low:.0f} to {mean.high:.0f})" for name, mean in shares.items())
+    apart = [name for name, mean in shares.items() if mean.low > CHANCE or mean.high < CHANCE]
+    pairs = next(iter(shares.values())).count
+    return (
+        f"**In short**, {', '.join(apart) if apart else 'no score'} can be told from chance. Of "
+        f"{counted(pairs, 'pair')} of sources with the same data and images a class, so many are in the order of "
+        f"training (by chance half; intervals take pairs as independent): {said}.\n\n"
+        f"![Pairs in the right order]({pictures.name}/scores.svg)\n\n"
+    )
+
+
 def _ordered(one: Mapping[str, Any], accuracies: Mapping[str, float]) -> dict[str, list[bool]]:
     """For each score, by its title: of every pair of sources that differ in accuracy, whether it orders them so."""
     pairs = [(a, b) for a, b in combinations(accuracies, 2) if accuracies[a] != accuracies[b]]
     return {
         title: [
-            (one["scores"][a][score] > one["scores"][b][score]) == (accuracies[a] > accuracies[b]) for a, b in pairs
+            (one["scores"][a][score] - one["scores"][b][score]) * (accuracies[a] - accuracies[b]) > 0 for a, b in pairs
         ]
         for score, title in one["titles"].items()
     }

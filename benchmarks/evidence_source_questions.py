@@ -21,7 +21,8 @@ from evidence_numbers import (
     surviving,
 )
 from evidence_records import Written
-from evidence_tables import DEEPEN, REPLACE, RETAIN, pair_cell, parts_cell, table
+from evidence_tables import DEEPEN, REPLACE, RETAIN, mean_cell, pair_cell, parts_cell, table
+from evidence_words import paragraphs
 from inarch.comparison.design import REFERENCE
 from inarch.plural import counted
 from inarch.report.words import percent
@@ -45,14 +46,14 @@ def predictors(parts: Sequence[Written], pictures: Path) -> str:
         return ""
     figures.similar(pictures / "similarity.svg", parts)
     said = []
-    if (pooled := mean_of(inside)) is not None and pooled.count > 1:
+    if (pooled := mean_of(inside)) is not None and pooled.count >= FEWEST:
         said.append(
             f"inside parts, over classes, {pooled.value:+.2f} ({pooled.low:+.2f} to {pooled.high:+.2f}, over parts)"
         )
     for name, values in (("similarity", shares), ("images a class", shots)):
         if (rank := correlation(values, gains)) is not None:
             said.append(f"over parts, with {name}, {_with_interval(rank, len(gains))}")
-    words = f"Spearman's correlations of the gain: {'; '.join(said)}.\n\n" if said else ""
+    words = f"Spearman's correlations of the gain, parts taken as independent: {'; '.join(said)}.\n\n" if said else ""
     shown = table(["part", "images like their class's usual source class", "correlation over classes", "gain"], rows)
     return f"{words}{shown}\n\n![Gain by class]({pictures.name}/similarity.svg)\n\n{_by_group(parts)}"
 
@@ -92,14 +93,14 @@ def survival(parts: Sequence[Written], pictures: Path) -> str:
             if same is not None and apart is not None:
                 drawn.append((name, same))
                 agreement = f"{same.value:.0f} %{_reach(same, 0, 100.0)}"
-                rows.append([name, agreement, f"{apart.value:.2f}{_reach(apart, 2)}", str(same.count)])
+                rows.append([name, agreement, f"{apart.value:.2f}{_reach(apart, 2, math.inf)}", str(same.count)])
     if not rows:
         return ""
     axis = "images with the original's likeliest source class, %"
     figures.means(pictures / "survival.svg", drawn, axis, (0.0, 100.0))
     shown = table(["trained as", "agreement", "divergence", "parts"], rows)
     image = f"![Agreement with the original network]({pictures.name}/survival.svg)"
-    return "\n\n".join(block for block in (_kept_more(parts), text, shown, image) if block)
+    return paragraphs(_kept_more(parts), text, shown, image)
 
 
 def _kept_more(parts: Sequence[Written]) -> str:
@@ -107,15 +108,14 @@ def _kept_more(parts: Sequence[Written]) -> str:
     said = []
     for name, of in (("retain", RETAIN), ("deepen", DEEPEN)):
         both = [(surviving(part, of), surviving(part, REPLACE)) for part in parts]
-        mean = mean_of([100 * (a[0] - b[0]) for a, b in both if a is not None and b is not None])
+        mean = mean_of([a[0] - b[0] for a, b in both if a is not None and b is not None])
         if mean is not None:
-            said.append(f"*{name}* {mean.value:+.0f}{_reach(mean, 0)} points")
-    return f"**In short**, agreement beyond that of *replace*: {', '.join(said)}." if said else ""
+            said.append(f"*{name}* {mean_cell(mean)}")
+    return f"**In short**, points of agreement beyond that of *replace*: {', '.join(said)}." if said else ""
 
 
-def _reach(mean: Mean, digits: int, most: float = math.inf) -> str:
-    """The interval of a mean in brackets, cut off at zero and `most` where it has a `most`; empty of too few parts."""
+def _reach(mean: Mean, digits: int, most: float) -> str:
+    """The interval of a mean in brackets, cut off at zero and at `most`; empty of too few parts."""
     if mean.count < FEWEST:
         return ""
-    low = mean.low if math.isinf(most) else max(0.0, mean.low)
-    return f" ({low:.{digits}f} to {min(most, mean.high):.{digits}f})"
+    return f" ({max(0.0, mean.low):.{digits}f} to {min(most, mean.high):.{digits}f})"

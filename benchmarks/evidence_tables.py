@@ -111,7 +111,8 @@ def kept_table(known: Sequence[tuple[Written, PairedDifference]], picture: Path)
 
 
 def accuracies_table(parts: Sequence[Written], names: Sequence[tuple[str, Named]]) -> str:
-    """A part a row, a contestant a column; the best of a part is bold. Parts of which nothing is known are left out."""
+    """A part a row, a contestant a column; the best of a part is bold. What nothing is known of is left out."""
+    names = [(name, of) for name, of in names if any(accuracy(part, of) is not None for part in parts)]
     rows = []
     for part in parts:
         found = [accuracy(part, of) for _, of in names]

@@ -44,8 +44,8 @@ def failed(parts: Sequence[Written], chapter: str) -> str:
     if not found:
         return ""
     return (
-        f"Hardly better than guessing, since the rates that short trials chose did not hold: {'; '.join(found)}. "
-        "Differences from these say that a training failed, and little of what it is compared with."
+        f"Hardly better than guessing, in the mean over draws: {'; '.join(found)}. Differences from these say that "
+        "training failed with the rates that tuning chose, and little of what it is compared with."
     )
 
 
@@ -55,9 +55,14 @@ def tuned_earlier(parts: Sequence[Written], *chapters: str) -> str:
     if not found:
         return ""
     return (
-        f"In {'; '.join(found)} old layers were tuned the earlier way, at ratios of each graft's own rate, by which "
-        "grafts behind source logits lose."
+        f"In {'; '.join(found)} old layers were tuned the earlier way here: at ratios of each contestant's own rate of "
+        "new layers, not of traditional fine-tuning's."
     )
+
+
+def paragraphs(*texts: str) -> str:
+    """Those that say something, one below the other."""
+    return "\n\n".join(text for text in texts if text)
 
 
 def shown(found: Sequence[tuple[str, Sequence[PairedDifference]]], picture: Path) -> str:
@@ -66,4 +71,4 @@ def shown(found: Sequence[tuple[str, Sequence[PairedDifference]]], picture: Path
         return ""
     figures.contrasts(picture, found, "points of test accuracy; pale: one part")
     image = f"![Differences over parts]({picture.parent.name}/{picture.name})"
-    return "\n\n".join(text for text in (in_short(found), differences_table(found), image) if text)
+    return paragraphs(in_short(found), differences_table(found), image)

@@ -51,7 +51,7 @@ def test_scores_are_judged_by_the_order_of_accuracies(file: Path, tmp_path: Path
     text = rankings(parts, tmp_path, file)
     assert "| images | 5 | 3 | +1.00 | -1.00 |" in text
     # Three of three pairs: 0.025 ** (1 / 3) is 0.29.
-    assert "of 3 pairs of sources" in text
+    assert text.startswith("**In short**, no score can be told from chance. Of 3 pairs of sources")
     assert "Good 100 % (29 to 100); Bad 0 % (0 to 71)." in text
     assert (tmp_path / "scores.svg").exists()
     assert "| images | two | 1.4 | -0.7 | 70.0 % (5) |" in text

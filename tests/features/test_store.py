@@ -225,7 +225,7 @@ def test_a_pass_keeps_the_cuts_that_are_wanted_and_another_one_makes_the_rest_al
     counter.images = 0
     keeping = kept_in(tmp_path / "some") if shelved else Keeping((1, 2, 3))
     with workbench(tmp_path / "some", keeping=keeping) as bench:
-        images, bench.store.wanted = len(everything(bench)), frozenset({2})
+        images, bench.store.wanted_cuts = len(everything(bench)), frozenset({2})
         assert torch.equal(bench.store.read(1, "train", everything(bench), 0), expected[1])
         assert [bench.store.holds(cut, "train", 0) for cut in (1, 2, 3)] == [True, True, False]
         bench.store.read(2, "train", everything(bench), 0)

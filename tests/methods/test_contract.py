@@ -113,12 +113,13 @@ def test_every_method_trains_in_bf16(tmp_path: Path, method: str) -> None:
     assert epochs[-1].training_loss < epochs[0].training_loss - 0.05
 
 
+@pytest.mark.parametrize("after", [0.0, 0.6])
 @pytest.mark.parametrize("method", NAMES)
 def test_training_that_is_stopped_leaves_nothing_behind_and_comes_out_the_same_when_it_goes_on(
-    tmp_path: Path, method: str
+    tmp_path: Path, method: str, after: float
 ) -> None:
     def stop(step: int, steps: int) -> None:
-        if step > steps // 2:
+        if step >= after * steps:
             raise OutOfTimeError
 
     trial = a_trial(method, "retain")

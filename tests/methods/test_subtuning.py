@@ -114,3 +114,13 @@ def test_few_images_are_passed_over_again_for_a_quarter_of_the_training(monkeypa
     method.prepare(network, replace(a_task(network), steps=1000, schedule=schedule))
     method._accuracy(network, RATES, tried)
     assert sorted(set(steps)) == [(step, 24) for step in range(24)]
+
+
+@pytest.mark.parametrize("images", [0, 1, 4])
+def test_with_fewer_images_than_can_be_held_out_of_no_old_stage_trains(images: int) -> None:
+    network, method = adapted("retain", 0), SubTuning()
+    few = [(stored_for(network)[:images], labels()[:images])] if images else []
+    method.prepare(network, replace(a_task(network), batches=lambda epoch: iter(few)))
+    (group,) = method.groups(network, RATES)
+    assert group.learning_rate == RATES.new
+    assert training(network) == set()

@@ -1,9 +1,10 @@
 """The store of prefix activations: what a frozen prefix makes of every (image, view), computed once.
 
 A segment is one view of one split at one cut. When one is needed, the images go through the network once, in fixed
-chunks in the order of the split, and leave a segment at every cut that is stored; later trials, other cuts and other
-studies read it. The store decides only where activations come from: a batch at a stored cut is the same whether it was
-read from memory, from the disk, or computed just now, because all of them are rows of the same chunks, rounded alike.
+chunks in the order of the split, and leave a segment at every stored cut that may be wanted; later trials, other cuts
+and other studies read it. The store decides only where activations come from: a batch at a stored cut is the same
+whether it was read from memory, from the disk, or computed just now, because all of them are rows of the same chunks,
+rounded alike.
 
 Activations of training views are rounded to the stored precision at every cut above 0, stored or not. The evaluation
 view is kept as computed: it is few bytes, and what is tested is then what the delivered network does.
@@ -76,13 +77,14 @@ class PrefixStore:
         # Called where many images are about to be, or were, pushed through: may give memory back.
         self.settle: Callable[[], None] = lambda: None
         # Stored cuts whose training views will be asked for soon (None: any): a pass keeps no others, to save time.
-        self.wanted: frozenset[int] | None = None
+        self.wanted_cuts: frozenset[int] | None = None
         self.profile = Profile()
         self._stages = staged.stages
         self._passes = Passes(staged, images, machine, lambda: self.tick(), lambda: self.profile)
         self._addresses = Addresses(self._passes.chain, images, machine, keeping.source, CHUNK)
         self._opened: OrderedDict[Key, Rows] = OrderedDict()
         self._checked: set[str] = set()
+        self._written: set[str] = set()
         self._shelf, self._writable, self._announced = keeping.shelf, True, False
 
     def read(self, cut: int, split: str, positions: np.ndarray, view: int | None) -> Tensor:
@@ -206,7 +208,7 @@ class PrefixStore:
             return None
         kept = False
         try:
-            if name not in self._checked and (damaged := rows.damaged()):
+            if name not in self._checked | self._written and (damaged := rows.damaged()):
                 if not mend:
                     return None
                 self._mend(shelf, key, manifest, damaged)
@@ -229,7 +231,7 @@ class PrefixStore:
 
     def _kept_together(self, cut: int, view: int | None) -> list[int]:
         """The stored cuts that a pass for a segment keeps: its own, and of training views those that are wanted."""
-        wanted = self.keeping.cuts if view is None or self.wanted is None else self.wanted
+        wanted = self.keeping.cuts if view is None or self.wanted_cuts is None else self.wanted_cuts
         return [k for k in self.keeping.cuts if k == cut or k in wanted]
 
     def _make(self, shelf: Shelf, key: Key) -> None:
@@ -250,7 +252,7 @@ class PrefixStore:
                 writers[cut].add(bytes_view(layout.pack(x)))
             for cut, writer in writers.items():
                 writer.finish(self._manifest(layouts[cut], writer, (cut, split, view)))
-                self._checked.add(self._name((cut, split, view)))  # by who wrote it
+                self._written.add(self._name((cut, split, view)))
         finally:
             for writer in writers.values():
                 writer.discard()

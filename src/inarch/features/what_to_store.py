@@ -79,6 +79,7 @@ def _cost(stages: Sequence[Stage], demand: Demand, stored: frozenset[int]) -> fl
         total += trials * demand.epochs * (behind_start + (reading[start] if start else VIEW))
     if stored:
         through = sum(stage.cost for stage in stages[: max(stored)])
-        # Written once, and read once to be checked.
+        # Written once, and read once to be checked: more than happens, since who wrote a segment need not check it and
+        # confirmation seeds have few cuts. But which cuts are stored belongs to a run, so the formula stays.
         total += demand.views * (VIEW + through + 2 * sum(reading[cut] for cut in stored))
     return total

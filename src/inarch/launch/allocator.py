@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from pathlib import Path
 
 # From malloc.h.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
@@ -18,9 +19,15 @@ NEVER = (1 << 31) - 1
 OTHERS = ("jemalloc", "tcmalloc", "mimalloc")
 
 
+def _glibc_allocates() -> bool:
+    """Whether memory comes from glibc: it is the C library, and no other allocator was loaded before it."""
+    loaded = [Path(file).name for file in os.environ.get("LD_PRELOAD", "").replace(":", " ").split()]
+    return platform.libc_ver()[0] == "glibc" and not any(name in file for file in loaded for name in OTHERS)
+
+
 def keep_memory() -> bool:
     """Sets the allocator of this process; False where it is not glibc's and nothing was done."""
-    if platform.libc_ver()[0] != "glibc" or any(name in os.environ.get("LD_PRELOAD", "") for name in OTHERS):
+    if not _glibc_allocates():
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return all(mallopt(*pair) == 1 for pair in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, NEVER), (M_TOP_PAD, TOP_PAD)))
@@ -31,5 +38,5 @@ def give_back() -> None:
 
     What one trial leaves, in pieces of the sizes that it needed, the next one may not find use for.
     """
-    if platform.libc_ver()[0] == "glibc":
+    if _glibc_allocates():
         ctypes.CDLL(None).malloc_trim(0)

@@ -34,9 +34,11 @@ from inarch.network.stages import Stages
 MARGIN = 1.1
 # By how much one that computes fewer stages again, and so takes less memory, may be slower.
 LIGHTER = 1.25
-# A candidate that takes so many times as long as the best leaves the race; so does, once the fewest rounds are run, one
-# that no margin would choose any more, and one so slow forward is not measured in training steps, which are dear.
+# A candidate that takes so many times as long as the best leaves the race; in its second part so does one that takes so
+# many times as long, which forward is not measured in training steps either, since they are dear.
 HOPELESS, BEHIND = 2.0, 1.3
+# The share of the race's seconds after which that part begins, once the fewest rounds are run.
+EARLY = 0.25
 # Fewest and most rounds of a race, and the seconds after which no round begins once the fewest are run. With three,
 # chance put one of two that are equally fast a tenth ahead where steps are long.
 ROUNDS = (5, 20)
@@ -122,8 +124,8 @@ def race(
             times[runner] = min(times[runner], run(runner))
         best = min(times.values())
         if done:  # one long time may be a disturbance: SqueezeNet in bf16 was lost to one
-            worst = HOPELESS if done + 1 < ROUNDS[0] else BEHIND
-            running = [r for r in running if times[r] <= worst * best]
+            long = done + 1 >= ROUNDS[0] and time.perf_counter() - start > seconds * EARLY
+            running = [r for r in running if times[r] <= (BEHIND if long else HOPELESS) * best]
     return times
 
 

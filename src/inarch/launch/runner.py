@@ -129,7 +129,6 @@ class TrialRunner:
 
     def _search(self) -> None:
         """Round after round, until all is searched or nothing more fits into the time."""
-        self._bench.store.wanted = None
         while (found := self._next()) is not None:
             self._run(*found)
 
@@ -163,14 +162,16 @@ class TrialRunner:
             if not pending:
                 return
             batch = pending[0]
-            self._bench.store.wanted = self._read_by(t for b in pending for t in b if t.seed == batch[0].seed)
             if batch in missing or self._clock.left() > self._closing() + self._costs.seconds(*batch):
+                # Any of them may get a further seed, which has views of its own.
+                self._bench.store.wanted_cuts = self._read_by([*batch, *self._finalists()])
                 self._run(batch, "confirmation")
+                self._bench.store.wanted_cuts = None
             else:
                 self._left_out[batch[0].key] = f"confirmation with seed {batch[0].seed}: {describe(batch[0])}"
 
     def _read_by(self, trials: Iterable[Trial]) -> frozenset[int]:
-        """The stored cuts that trials read: a seed has views of its own, and few of its trials are confirmed."""
+        """The stored cuts that trials read."""
         store, stages = self._bench.store, len(self._bench.staged.stages)
         return frozenset(store.start(stored_cut(trial.configuration, trial.cut, stages)) for trial in trials)
 

@@ -25,7 +25,7 @@ Batches = Sequence[tuple[Tensor, Tensor]]
 MOMENTUM = 0.9
 # One in so many images is held out.
 HELD_OUT = 5
-# A choice is tried for this share of the steps of the whole training, and at least for one pass.
+# A choice is tried for one in so many steps of the whole training at most, but for one pass at least.
 SHARE = 4
 
 
@@ -36,7 +36,8 @@ class SubTuning(Method):
 
     batches: of the first epoch at most, on whose images each choice is tried: four in five of them for training, the
     others held out. Where an epoch has fewer, training passes over them again, for as many steps as that many batches
-    have and at most a quarter of the whole training. The paper trains every candidate in full with cross-validation,
+    have, or a quarter of the whole training where that is less. With fewer than five images no old stage trains. The
+    paper trains every candidate in full with cross-validation,
     which here would cost a hundred trainings for one.
     """
 
@@ -59,7 +60,8 @@ class SubTuning(Method):
                 tried.append(batch)
                 if len(tried) == self.batches:
                     break
-            chosen = self._chosen(network, stages, rates, tried)
+            enough = sum(len(labels) for _, labels in tried) >= HELD_OUT
+            chosen = self._chosen(network, stages, rates, tried) if enough else []
             network.rest(k for k in stages if k not in chosen)
         return old_and_new(network, rates)
 
