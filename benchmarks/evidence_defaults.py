@@ -13,7 +13,9 @@ from evidence_curves import three_instead_of_all
 from evidence_figures import title
 from evidence_numbers import mean_of, settled, sides_in_parts
 from evidence_records import Written
+from evidence_starts import CHAPTER as STARTS
 from evidence_starts import NAMES, factors
+from evidence_starts import WITHOUT as STARTED_WITHOUT
 from evidence_tables import WITHOUT, Side, mean_cell, parts_cell, table
 from inarch.options import StudyOptions
 from inarch.plural import counted
@@ -30,6 +32,9 @@ def defaults(parts: Sequence[Written], views: Path | None = None) -> str:
     if not found:
         return ""
     listed = "; ".join(f"*{name}* {text}" for name, text in found.items())
+    now = {name: text for name in grafts if (text := _against(parts, [(STARTS, name)], STARTED_WITHOUT))}
+    begun = "; ".join(f"*{name}* {text}" for name, text in now.items())
+    listed += f". With new classifiers that begin as they do by default: {begun}" if begun else ""
     rows = [
         ["`--grafts " + ",".join(options.grafts) + "`", f"Against the better of the two usual ways: {listed}."],
         ["`--harmonise " + ",".join(options.harmonise) + "`", _harmonising(parts, options.harmonise)],
@@ -38,7 +43,7 @@ def defaults(parts: Sequence[Written], views: Path | None = None) -> str:
         [f"`--views {options.views}`", _views(options.views, views or VIEWS)],
     ]
     shown = table(["default", "evidence"], [[name, text or "Not measured yet."] for name, text in rows])
-    return f"{shown}\n\nGrafts, harmonising and rates were measured with PyTorch's initial weights."
+    return f"{shown}\n\nHarmonising, rates and, where nothing else is said, grafts had PyTorch's initial weights."
 
 
 def _against(parts: Sequence[Written], a: Side, b: Side) -> str:

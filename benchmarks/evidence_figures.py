@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,22 +32,16 @@ ACROSS = 3
 
 def forest(file: Path, rows: Sequence[tuple[str, PairedDifference]], axis: str) -> None:
     """A difference in points and its interval a row."""
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(6.4, 0.8 + 0.28 * len(rows)))
+    with _rows(file, [name for name, _ in rows], axis) as axes:
         for place, (_, pair) in enumerate(rows):
             axes.plot([100 * side for side in pair.interval95], [place] * 2, color=BLUE, linewidth=1.5)
             axes.plot(100 * pair.difference, place, "o", color=BLUE, markersize=4)
         axes.axvline(0, color=GREY, linewidth=0.8)
-        axes.set_yticks(range(len(rows)), [name for name, _ in rows])
-        axes.invert_yaxis()
-        axes.set_xlabel(axis)
-        _save(figure, file)
 
 
 def contrasts(file: Path, rows: Sequence[tuple[str, Sequence[PairedDifference]]], axis: str) -> None:
     """A mean over parts in points a row, with its interval where there are three or more; parts as pale dots."""
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(6.4, 0.8 + 0.28 * len(rows)))
+    with _rows(file, [name for name, _ in rows], axis) as axes:
         for place, (_, pairs) in enumerate(rows):
             values = [100 * pair.difference for pair in pairs]
             axes.plot(values, [place] * len(values), "o", color=GREY, markersize=3, alpha=0.5, linewidth=0)
@@ -54,20 +49,23 @@ def contrasts(file: Path, rows: Sequence[tuple[str, Sequence[PairedDifference]]]
             assert mean is not None
             _mean(axes, place, mean)
         axes.axvline(0, color=GREY, linewidth=0.8)
-        axes.set_yticks(range(len(rows)), [name for name, _ in rows])
-        axes.invert_yaxis()
-        axes.set_xlabel(axis)
-        _save(figure, file)
 
 
 def means(file: Path, rows: Sequence[tuple[str, Mean]], axis: str, reach: tuple[float, float]) -> None:
     """A mean and its interval a row, cut off at the ends of the scale."""
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(6.4, 0.8 + 0.24 * len(rows)))
+    with _rows(file, [name for name, _ in rows], axis) as axes:
         for place, (_, mean) in enumerate(rows):
             _mean(axes, place, mean)
         axes.set_xlim(*reach)
-        axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+
+
+@contextmanager
+def _rows(file: Path, names: Sequence[str], axis: str) -> Iterator[Axes]:
+    """Axes with a named row for each of `names`, the first on top, which are written to a file in the end."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(6.4, 0.8 + 0.28 * len(names)))
+        yield axes
+        axes.set_yticks(range(len(names)), names)
         axes.invert_yaxis()
         axes.set_xlabel(axis)
         _save(figure, file)

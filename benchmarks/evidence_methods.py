@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import evidence_figures as figures
+from evidence_design import KEEPING
 from evidence_numbers import Named, accuracy, contestants_of, in_parts, mean_of, ranks, settled, warnings
 from evidence_records import Written
 from evidence_tables import REPLACE, SETTLED, TRADITIONAL, mean_cell, parts_cell, table
@@ -20,11 +21,7 @@ LEVEL = 0.05
 
 def methods(parts: Sequence[Written], pictures: Path) -> str:
     names = [name for name in contestants_of(parts, "methods") if name != REFERENCE]
-    kept = [
-        ("layer", n)
-        for n in ("retain", "deepen", "joined", "residual", "deepen-joined")
-        if n in contestants_of(parts, "layer")
-    ]
+    kept = [("layer", name) for name in KEEPING if name in contestants_of(parts, "layer")]
     methods: list[Named] = [TRADITIONAL, REPLACE, *kept, *(("methods", name) for name in names)]
     some = [part for part in parts if "methods" in part.chapters]
     # What a network cannot have is not ranked: stochnorm where nothing is normalised. Its part counts for all others.

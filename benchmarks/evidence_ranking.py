@@ -65,11 +65,11 @@ def rankings(parts: Sequence[Written], pictures: Path, file: Path | None = None)
         }
         for shots, accuracies in by_shots.items():
             if len(accuracies) >= FEWEST:
-                agreement.append([name, _shots(shots), str(len(accuracies)), *_agreement(one, accuracies)])
+                agreement.append([name, _size(shots), str(len(accuracies)), *_agreement(one, accuracies)])
             for title, right_way in _ordered(one, accuracies).items():
                 orders.setdefault(title, []).extend(right_way)
         for source, scores in one["scores"].items():
-            reached = [f"{percent(a[source])} ({_shots(s)})" for s, a in by_shots.items() if source in a]
+            reached = [f"{percent(a[source])} ({_size(s)})" for s, a in by_shots.items() if source in a]
             rows.append([name, source, *(f"{value:.3g}" for value in scores.values()), ", ".join(reached)])
     if not agreement:
         return ""
@@ -139,7 +139,7 @@ def _share(right_way: Sequence[bool]) -> Mean:
     return Mean(100 * found.statistic, 100 * interval.low, 100 * interval.high, len(right_way))
 
 
-def _shots(shots: int) -> str:
+def _size(shots: int) -> str:
     return str(shots or "all")
 
 

@@ -9,6 +9,7 @@ from typing import Any, final
 import numpy as np
 
 from inarch.data import DataSet
+from inarch.methods import method_class
 from inarch.network.grafts import Configuration, graft_class
 from inarch.network.stages import Stages, cut_json
 from inarch.plural import counted
@@ -190,6 +191,19 @@ class Outcome:
 
     def _warnings(self) -> list[str]:
         """What must be known before the accuracy is quoted."""
+        return [*self._without_effect(), *self._no_better_than_one_answer()]
+
+    def _without_effect(self) -> list[str]:
+        trial = self.chosen.trial
+        plain = trial.method == self._space.baseline.method or method_class(trial.method).deepest_only
+        if trial.learning_rate or plain:
+            return []
+        return [
+            f"At the chosen cut only new layers train, where {trial.method} has nothing to act on: the network is what "
+            "plain fine-tuning of them gives."
+        ]
+
+    def _no_better_than_one_answer(self) -> list[str]:
         images = np.bincount(self._labels)
         majority = int(images.argmax())
         better = paired_difference(self._correct(self.chosen), (self._labels == majority)[None])

@@ -146,6 +146,17 @@ def test_a_time_limit_leaves_out_what_does_not_fit_and_the_same_command_goes_on(
     assert without_cost(results_of(out)) == without_cost(results_of(finished))
 
 
+def test_one_draw_settles_nothing_and_a_draw_that_is_larger_than_classes_says_so(place: Path, tmp_path: Path) -> None:
+    one = (
+        "--methods", "fine-tuning", "--grafts", "retain", "--harmonise", "none", "--shots", "99", "--trials", "1",
+        "--seeds", "1", "--epochs", "1", "--batch-size", "8", "--threads", "1",
+    )  # fmt: skip
+    ran = inarch(*command(place, tmp_path / "run", *one))
+    assert ran.exit_code == 0, ran.said
+    assert "--shots 99: 3 of 3 classes have fewer training images, and give all that they have." in ran.said
+    assert "1 of 1 others cannot be told from it, as one draw says nothing of others." in ran.out
+
+
 def test_a_time_limit_that_leaves_room_for_nothing_says_so(place: Path, tmp_path: Path) -> None:
     ran = inarch(*command(place, tmp_path / "run", *SMALL, "--time-limit", "1s"))
     assert ran.exit_code == 2

@@ -60,6 +60,21 @@ def test_a_study_trains_its_proposal_by_the_method_and_its_baselines_plainly(
     assert json.loads((out / "results.json").read_text())["chosen"]["method"] == method
 
 
+@pytest.mark.parametrize(("method", "warned"), [("soup", True), ("linear-probe", False), ("fine-tuning", False)])
+def test_a_choice_on_which_the_method_had_no_effect_says_so(
+    place: Path, tmp_path: Path, method: str, warned: bool
+) -> None:
+    out = tmp_path / "run"
+    ran = inarch(
+        "fit", place / "images", "--source", place / "toy.json", "--out", out, *QUICK, "--grafts", "retain", "--seeds",
+        "1", "--harmonise", "none", "--cuts", "3", "--method", method,
+    )  # fmt: skip
+    assert ran.exit_code == 0, ran.said
+    results = json.loads((out / "results.json").read_text())
+    assert (results["chosen"]["method"], results["chosen"]["learning_rate"]) == (method, 0.0)
+    assert any(f"where {method} has nothing to act on" in text for text in results["warnings"]) == warned
+
+
 def test_all_methods_are_compared_at_once(place: Path, tmp_path: Path) -> None:
     out, names = tmp_path / "run", [m.name for m in METHODS]
     ran = inarch(

@@ -107,6 +107,8 @@ def _sentence(size: Mapping[str, Any]) -> str:
     rest = len(size["paired"]) - len(better) - len(worse)
     if rest:
         text += f"; {rest} of {len(size['paired'])} others cannot be told from it"
+    if rest and all(r["of"] == "images" for r in size["paired"]):
+        text += ", as one draw says nothing of others"
     if size["failed"]:
         text += f"; {', '.join(size['failed'])} could not be trained on every draw"
     return " ".join([text.replace("; Better", "; better") + ".", *_same(size["contestants"])])

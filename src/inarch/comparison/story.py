@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +25,7 @@ from inarch.launch.progress import Progress
 from inarch.launch.runner import describe
 from inarch.network.source import SourceOptions
 from inarch.options import require
+from inarch.plural import counted
 from inarch.preparation import Opened, identity_of, opened, require_apart, same_settings_afterwards
 from inarch.profile import Profile, peak_memory
 from inarch.report import write_report
@@ -45,6 +48,7 @@ def compare(
     with same_settings_afterwards(), RunFolder(out) as folder:
         start = opened(data, source, study, source_options, folder, progress, profile)
         folder.require_identity(identity_of(start.source, start.dataset, options.identity(), study.epochs))
+        _say_what_is_short(options.shots, start, progress)
         with closing(Benches(start, study, options.methods, folder, progress, profile)) as benches:
             spaces = [_space(options, start, benches, shots, progress) for shots in options.shots]
             runner = DrawRunner(spaces, options.trials, folder, benches, clock, progress)
@@ -80,6 +84,17 @@ def compare(
         return written
 
 
+def _say_what_is_short(shots: Sequence[int], start: Opened, progress: Progress) -> None:
+    """Names draws that are larger than some classes: these give all that they have."""
+    images = Counter(start.dataset.labels("train").tolist())
+    for number in shots:
+        if few := sum(count < number for count in images.values()):
+            every = counted(len(images), "class", "classes")
+            progress.announce(
+                f"--shots {number}: {few} of {every} have fewer training images, and give all that they have."
+            )
+
+
 def _space(options: CompareOptions, start: Opened, benches: Benches, shots: int, progress: Progress) -> Space:
     """Every combination of method and configuration that makes sense, with rates that stand for those to be found."""
     tracks, refused = [], {}
@@ -91,7 +106,7 @@ def _space(options: CompareOptions, start: Opened, benches: Benches, shots: int,
             except UsageError as error:
                 refused[method, configuration.graft] = error.problem
     if shots == options.shots[0]:
-        for problem in refused.values():
+        for problem in dict.fromkeys(refused.values()):
             progress.announce(f"Left out: {problem}")
     if not tracks:
         raise UsageError("None of the methods can be used with any of the grafts.", "`inarch methods` lists methods.")

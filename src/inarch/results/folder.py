@@ -147,7 +147,7 @@ def lacks(path: Path, what: str, file: str) -> tuple[str, str]:
     if (path / LEDGER).exists():
         return (
             f"The run in {path} is not finished: it holds no {file} yet, so there is no {what}.",
-            "Call `inarch fit` again with the same arguments: it goes on where it was.",
+            "Call `inarch compare` or `inarch fit` again with the same arguments: it goes on where it was.",
         )
     return f"{path} is no run folder: it holds no {file}.", "Give the folder that was --out of `inarch fit`."
 

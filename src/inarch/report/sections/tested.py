@@ -35,7 +35,7 @@ def _figure(tested: Sequence[tuple[str, Any]]) -> Figure:
     caption = (
         "Share of the test images that are right, and its 95 % interval: where the share would likely be with other "
         "test images. Orange: the choice. Where two intervals overlap, look at the differences below before calling "
-        "one better: they are on the same images and more exact. The axis does not begin at zero."
+        "one better: they are on the same images and more exact. The axis need not begin at zero."
     )
     return Figure([Panel(svg, f"Test accuracy. {described(rows, differences=False)}.")], caption)
 
