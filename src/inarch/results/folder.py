@@ -145,9 +145,11 @@ def lacks(path: Path, what: str, file: str) -> tuple[str, str]:
     if not path.is_dir():
         return f"{path} is a file.", "Give the run folder, which `inarch fit` wrote."
     if (path / LEDGER).exists():
+        # A comparison has a report and no model.
+        begun_by = "`inarch fit`" if what == "model" else "`inarch compare` or `inarch fit`"
         return (
             f"The run in {path} is not finished: it holds no {file} yet, so there is no {what}.",
-            "Call `inarch compare` or `inarch fit` again with the same arguments: it goes on where it was.",
+            f"Call {begun_by} again with the same arguments: it goes on where it was.",
         )
     return f"{path} is no run folder: it holds no {file}.", "Give the folder that was --out of `inarch fit`."
 
