@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import evidence_starts as starts
 from evidence_design import DRAWS, TRIALS, VIEWS
-from evidence_numbers import FEWEST, contestants_of, mean_of, settled, sides
+from evidence_numbers import FEWEST, contestants_of, mean_of, settled, sides_by_part, sides_in_parts
 from evidence_records import Written
-from evidence_tables import KEEPING, WITHOUT, Contrast, Side, contrasts, parts_cell, table
-from evidence_words import in_short, paragraphs
+from evidence_tables import KEEPING, WITHOUT, Contrast, contrasts, parts_cell, table
+from evidence_words import beyond_chance, paragraphs
 from inarch.comparison.design import REFERENCE
 from inarch.plural import counted
 from inarch.results.statistics import PairedDifference
@@ -108,15 +108,11 @@ def differences(parts: Sequence[Written]) -> dict[str, Known]:
         for shots in sizes
     }
     found = {
-        "with new classifiers that begin small, as by default": _known(some, starts.KEEPING, starts.WITHOUT),
-        "in the same parts with PyTorch's initial weights": _known(some, KEEPING, WITHOUT),
-        "in all parts with PyTorch's initial weights": _known(parts, KEEPING, WITHOUT) if len(sizes) > 1 else [],
-    } | {f"{name}, PyTorch's initial weights": _known(of, KEEPING, WITHOUT) for name, of in by_size.items()}
+        "with new classifiers that begin small, as by default": sides_by_part(some, starts.KEEPING, starts.WITHOUT),
+        "in the same parts with PyTorch's initial weights": sides_by_part(some, KEEPING, WITHOUT),
+        "in all parts with PyTorch's initial weights": sides_by_part(parts, KEEPING, WITHOUT) if len(sizes) > 1 else [],
+    } | {f"{name}, PyTorch's initial weights": sides_by_part(of, KEEPING, WITHOUT) for name, of in by_size.items()}
     return {name: known for name, known in found.items() if known}
-
-
-def _known(parts: Sequence[Written], a: Side, b: Side) -> Known:
-    return [(part, pair) for part in parts if (pair := sides(part, a, b)) is not None]
 
 
 def _shots(part: Written) -> int:
@@ -125,7 +121,7 @@ def _shots(part: Written) -> int:
 
 
 def _start(parts: Sequence[Written], question: int) -> str:
-    gain = [pair for _, pair in _known(starts.started(parts), starts.WITHOUT, WITHOUT)]
+    gain = sides_in_parts(starts.started(parts), starts.WITHOUT, WITHOUT)
     if not gain:
         return ""
     return (
@@ -144,9 +140,9 @@ def _grafts(parts: Sequence[Written]) -> str:
     ):
         names = [name for name in contestants_of(parts, chapter) if name not in (REFERENCE, "replace")]
         wanted: list[Contrast] = [(name, [(chapter, name)], without) for name in names]
-        if text := in_short(contrasts(parts, wanted)):
+        if text := beyond_chance(contrasts(parts, wanted)):
             said.append(f"Single grafts against the better of the usual ways, {words}: {text}")
-    return " ".join(said).replace("**In short**, of", "of").replace("**In short**: ", "")
+    return " ".join(said)
 
 
 def _reading() -> str:

@@ -131,7 +131,14 @@ def sides(part: Written, a: Sequence[Named], b: Sequence[Named]) -> PairedDiffer
 
 def sides_in_parts(parts: Sequence[Written], a: Sequence[Named], b: Sequence[Named]) -> list[PairedDifference]:
     """The same in all parts that have both."""
-    return [pair for part in parts if (pair := sides(part, a, b)) is not None]
+    return [pair for _, pair in sides_by_part(parts, a, b)]
+
+
+def sides_by_part(
+    parts: Sequence[Written], a: Sequence[Named], b: Sequence[Named]
+) -> list[tuple[Written, PairedDifference]]:
+    """The same, each with its part."""
+    return [(part, pair) for part in parts if (pair := sides(part, a, b)) is not None]
 
 
 def curve(part: Written, chapter: str, field: str) -> dict[str, list[dict[str, Any]]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from evidence_curves import depth, rates
 from evidence_methods import methods
-from evidence_numbers import contestants_of, sides
+from evidence_numbers import contestants_of, sides_by_part
 from evidence_ranking import rankings
 from evidence_records import Written
 from evidence_source_questions import predictors, survival
@@ -36,7 +36,7 @@ from inarch.comparison.design import REFERENCE
 
 
 def layer(parts: Sequence[Written], pictures: Path) -> str:
-    known = [(part, pair) for part in parts if (pair := sides(part, KEEPING, WITHOUT)) is not None]
+    known = sides_by_part(parts, KEEPING, WITHOUT)
     if not known:
         return ""
     parts = [part for part, _ in known]

@@ -72,9 +72,8 @@ def _by_group(parts: Sequence[Written]) -> str:
 
 def _with_interval(rank: float, parts: int) -> str:
     found = correlation_interval(rank, parts)
-    return f"{rank:+.2f} ({counted(parts, 'part')}" + (
-        ")" if found is None else f", {found[0]:+.2f} to {found[1]:+.2f})"
-    )
+    reach = "" if found is None else f", {found[0]:+.2f} to {found[1]:+.2f}"
+    return f"{rank:+.2f} ({counted(parts, 'part')}{reach})"
 
 
 def survival(parts: Sequence[Written], pictures: Path) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evidence_design import STARTED
-from evidence_numbers import Named, sides
+from evidence_numbers import Named, sides_by_part
 from evidence_records import CHAPTER as CHAPTERS
 from evidence_records import Written
 from evidence_tables import Contrast, accuracies_table, contrasts, contrasts_table, kept_table
@@ -34,7 +34,7 @@ def factors(parts: Sequence[Written]) -> list[float]:
 
 def starts(parts: Sequence[Written], pictures: Path) -> str:
     some = started(parts)
-    known = [(part, pair) for part in some if (pair := sides(part, KEEPING, WITHOUT)) is not None]
+    known = sides_by_part(some, KEEPING, WITHOUT)
     if not known:
         return ""
     gains = contrasts(some, [(name, [_NAMED[name]], [("layer", name)]) for name in NAMES])

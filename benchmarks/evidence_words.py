@@ -17,7 +17,7 @@ from inarch.results.statistics import PairedDifference
 FAILED = 1.5
 
 
-def in_short(rows: Sequence[tuple[str, Sequence[PairedDifference]]]) -> str:
+def beyond_chance(rows: Sequence[tuple[str, Sequence[PairedDifference]]]) -> str:
     """Which of these mean differences are beyond chance over parts; empty where no interval over parts is known."""
     means = [(name, mean_of([pair.difference for pair in pairs])) for name, pairs in rows]
     known = [(name, mean) for name, mean in means if mean is not None and mean.count >= FEWEST]
@@ -25,11 +25,17 @@ def in_short(rows: Sequence[tuple[str, Sequence[PairedDifference]]]) -> str:
         return ""
     beyond = [f"*{name}* {mean_cell(mean)}" for name, mean in known if mean.low > 0 or mean.high < 0]
     if not beyond:
-        return f"**In short**: none of {counted(len(known), 'interval')} over parts excludes zero."
+        return f"none of {counted(len(known), 'interval')} over parts excludes zero."
     return (
-        f"**In short**, of {counted(len(known), 'interval')} over parts these exclude zero, as one in twenty does by "
+        f"of {counted(len(known), 'interval')} over parts these exclude zero, as one in twenty does by "
         f"chance: {', '.join(beyond)}."
     )
+
+
+def in_short(rows: Sequence[tuple[str, Sequence[PairedDifference]]]) -> str:
+    """The same, as the answer to a question."""
+    text = beyond_chance(rows)
+    return text and f"**In short**{':' if text.startswith('none') else ','} {text}"
 
 
 def failed(parts: Sequence[Written], chapter: str) -> str:

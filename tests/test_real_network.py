@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from toy import linked
 from workbench import SETTINGS, Doubled, Real, workbench
 
 from inarch.features.plan import Plan
@@ -23,8 +24,10 @@ from inarch.network.source import SourceOptions, load_source
 from inarch.training.fit import Watch, train, train_together
 from inarch.training.trial import Trial
 
-# With normalisation and a linear classification layer, and without any and with a convolution for one; cuts of each.
-NETWORKS = {"mobilenetv1_025_128": (0, 1, 7, 13, 14, 15), "squeezenet1_1": (0, 1, 5, 9, 10)}
+# With normalisation and a linear classification layer, and without any and with a convolution for one.
+NETWORKS = ("mobilenetv1_025_128", "squeezenet1_1")
+# By classification layer.
+CUTS = {"classifier": (0, 1, 7, 13, 14, 15), "classifier.1": (0, 1, 5, 9, 10)}
 SIDE, A_CLASS = 64, 4
 # Under fp32 only the order of sums differs. Where that flips a ReLU a gradient changes at once, so that steps of a deep
 # network differ by about the root of what its activations do, not by as much as these.
@@ -35,28 +38,18 @@ PLANS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=list(NETWORKS))
+@pytest.fixture(scope="module", params=NETWORKS)
 def real(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Real:
     """A real network on some images of each kind of clothing, small ones."""
     card = shared / "weights" / f"{request.param}.in1k.json"
     source = load_source(str(card), SourceOptions(image_size=SIDE), announce=lambda _: None)
-    images = tmp_path_factory.mktemp("clothing")
-    for folder in (shared / "data" / "clothing").glob("*/*"):
-        place = images / folder.parent.name / folder.name
-        place.mkdir(parents=True)
-        for file in sorted(folder.glob("*.jpg"))[:A_CLASS]:
-            (place / file.name).symlink_to(file)
+    images = linked(shared / "data" / "clothing", tmp_path_factory.mktemp("clothing") / "images", A_CLASS)
     return Real(source.network, source.classification_layer, source.input, images)
 
 
 def fresh(real: Real) -> Real:
     """With a network of its own, since trials train the modules themselves."""
     return replace(real, network=copy.deepcopy(real.network))
-
-
-def cuts_of(real: Real) -> tuple[int, ...]:
-    return NETWORKS["mobilenetv1_025_128" if isinstance(real.network.get_submodule(real.layer), nn.Linear) else
-                    "squeezenet1_1"]  # fmt: skip
 
 
 def rounded(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
@@ -86,7 +79,7 @@ def a_step(folder: Path, real: Real, plan: Plan, cut: int, *, by_hand: bool = Fa
 def test_a_training_step_agrees_with_fp32_within_the_rounding_of_the_precision(
     tmp_path: Path, real: Real, plan: Plan
 ) -> None:
-    cut = cuts_of(real)[2] if plan.recomputed == 0 else 0
+    cut = CUTS[real.layer][2] if plan.recomputed == 0 else 0
     expected, found = (a_step(tmp_path / name, real, p, cut) for name, p in (("fp32", Plan()), ("plan", plan)))
     error = float((found - expected).norm() / expected.norm())
     if "bf16" not in plan.precisions:
@@ -99,7 +92,7 @@ def test_a_training_step_agrees_with_fp32_within_the_rounding_of_the_precision(
 
 
 def test_stored_activations_equal_recomputed_ones_at_every_kind_of_cut(tmp_path: Path, real: Real) -> None:
-    cuts = cuts_of(real)
+    cuts = CUTS[real.layer]
     with (
         workbench(tmp_path / "kept", real=fresh(real), keeping=Keeping(cuts[1:])) as kept,
         workbench(tmp_path / "anew", real=fresh(real), keeping=Keeping(())) as anew,
@@ -113,17 +106,9 @@ def test_stored_activations_equal_recomputed_ones_at_every_kind_of_cut(tmp_path:
 
 
 def test_trainings_of_new_layers_as_one_equal_each_alone_in_float64(tmp_path: Path, real: Real) -> None:
-    deepest = cuts_of(real)[-1]
+    deepest = CUTS[real.layer][-1]
     trials = [
-        Trial(
-            Configuration(graft, harmonise, sizes),
-            deepest - (graft == "replace"),
-            "fine-tuning",
-            0.0,
-            rate,
-            1,
-            SETTINGS,
-        )
+        Trial(Configuration(graft, harmonise, sizes), deepest, "fine-tuning", 0.0, rate, 1, SETTINGS)
         for graft, harmonise, sizes in (("deepen", "l2", (32,)), ("retain", "batch", ()))
         for rate in (0.01, 0.1)
     ]
@@ -146,7 +131,7 @@ def test_trainings_of_new_layers_as_one_equal_each_alone_in_float64(tmp_path: Pa
 
 
 def test_what_is_trained_does_not_depend_on_the_store_and_comes_out_again(tmp_path: Path, real: Real) -> None:
-    cuts = cuts_of(real)
+    cuts = CUTS[real.layer]
     trials = [Trial(Configuration("joined", "l2"), cut, "fine-tuning", 1e-4, 0.01, 1, SETTINGS) for cut in cuts[1:-1]]
     found = []
     for name, keeping in (("one", Keeping(cuts[1:])), ("two", Keeping(cuts[1:])), ("none", Keeping(()))):

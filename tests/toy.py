@@ -77,3 +77,15 @@ def write_images(folder: Path, *, a_class: int = 30, classes: tuple[str, ...] = 
             pixels[..., number % 3] += 70
             Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{i}.png")
     return folder
+
+
+def linked(source: Path, target: Path, each: int) -> Path:
+    """The first `each` images of every folder of a data set, as links."""
+    for folder in sorted(path for path in source.rglob("*") if path.is_dir()):
+        images = sorted(folder.glob("*.jpg"))[:each]
+        if images:
+            place = target / folder.relative_to(source)
+            place.mkdir(parents=True)
+            for image in images:
+                (place / image.name).symlink_to(image)
+    return target

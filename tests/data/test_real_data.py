@@ -4,19 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from toy import linked
+
 from inarch.data import PixelSize, open_dataset
-
-
-def linked(source: Path, target: Path, each: int) -> Path:
-    """The first `each` images of every folder of a data set, as links."""
-    for folder in sorted(path for path in source.rglob("*") if path.is_dir()):
-        images = sorted(folder.glob("*.jpg"))[:each]
-        if images:
-            place = target / folder.relative_to(source)
-            place.mkdir(parents=True)
-            for image in images:
-                (place / image.name).symlink_to(image)
-    return target
 
 
 def test_grocery_has_81_classes_and_a_validation_split_that_lacks_21(shared: Path, tmp_path: Path) -> None:

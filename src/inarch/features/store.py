@@ -208,7 +208,8 @@ class PrefixStore:
             return None
         kept = False
         try:
-            if name not in self._checked | self._written and (damaged := rows.damaged()):
+            known = name in self._checked or name in self._written
+            if not known and (damaged := rows.damaged()):
                 if not mend:
                     return None
                 self._mend(shelf, key, manifest, damaged)

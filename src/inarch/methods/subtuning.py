@@ -37,8 +37,7 @@ class SubTuning(Method):
     batches: of the first epoch at most, on whose images each choice is tried: four in five of them for training, the
     others held out. Where an epoch has fewer, training passes over them again, for as many steps as that many batches
     have, or a quarter of the whole training where that is less. With fewer than five images no old stage trains. The
-    paper trains every candidate in full with cross-validation,
-    which here would cost a hundred trainings for one.
+    paper trains every candidate in full with cross-validation, which here would cost a hundred trainings for one.
     """
 
     name: ClassVar[str] = "subtuning"
