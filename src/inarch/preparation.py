@@ -22,8 +22,9 @@ from inarch.features.shelf import Shelf
 from inarch.features.store import MEMORY, Images, Keeping
 from inarch.features.what_to_store import Demand, cuts_to_store
 from inarch.launch.allocator import keep_memory
-from inarch.launch.memory import within_budget
-from inarch.launch.plan import Decision, candidates, measured_plan
+from inarch.launch.beside import can_fork
+from inarch.launch.memory import numbers_within_budget, within_budget
+from inarch.launch.plan import Decision, candidates, measured_plan, measured_workers
 from inarch.launch.progress import Progress
 from inarch.launch.remembered import remembered, this_processor
 from inarch.methods import make_method
@@ -50,9 +51,12 @@ class Opened:
 
 def opened(
     data: Path, source: str, options: StudyOptions, source_options: SourceOptions, folder: RunFolder,
-    progress: Progress, profile: Profile,
+    progress: Progress, profile: Profile, *, side_by_side: bool = False,
 ) -> Opened:  # fmt: skip
-    """Opens source network, images and machine, in an order in which a mistake of the user is found early."""
+    """Opens source network, images and machine, in an order in which a mistake of the user is found early.
+
+    side_by_side: whether whoever runs the trials can train several at once.
+    """
     environment = recorded_environment(folder, options, progress)
     with profile.section("source network"):
         loaded = load_source(source, source_options, announce=progress.announce)
@@ -64,7 +68,7 @@ def opened(
     with profile.section("reading images"):
         dataset = open_images(data, loaded, options, folder, progress)
     with profile.section("measuring"):
-        machine = planned_machine(folder, environment, loaded, staged, options, progress)
+        machine = planned_machine(folder, environment, loaded, staged, options, progress, side_by_side=side_by_side)
     return Opened(loaded, staged, dataset, machine)
 
 
@@ -142,20 +146,22 @@ def recorded_environment(folder: RunFolder, options: StudyOptions, progress: Pro
 
 def planned_machine(
     folder: RunFolder, environment: dict[str, Any], source: Source, staged: Stages, options: StudyOptions,
-    progress: Progress,
+    progress: Progress, *, side_by_side: bool,
 ) -> Machine:  # fmt: skip
     """The machine with the execution plan of this run: the recorded one, or one that is measured now or was before."""
     device = chosen_device(environment["device"])
     if "plan" not in environment:
-        environment["plan"] = _decided(environment, source, staged, options, progress).to_json()
+        decision = _decided(environment, source, staged, options, progress)
+        environment["plan"] = (decision if side_by_side else replace(decision, workers=1)).to_json()
         folder.keep_environment(environment)
         progress.announce(plan_sentence(environment["plan"]))
-    plan = Plan.from_json(environment["plan"])
+    decision = Decision.from_json(environment["plan"])
+    plan, workers = decision.plan, decision.workers
     require_precision(
         plan.precisions, device, "This run was begun in bf16",
         "Go on with it where it was begun, or choose another --out.",
     )  # fmt: skip
-    return Machine(device, plan, environment["threads"])
+    return Machine(device, plan, environment["threads"] // workers, workers)
 
 
 def _decided(
@@ -184,7 +190,13 @@ def _decided(
                 if precision == runners[0][1]:
                     raise
         able = [runner for runner in runners if runner[1] in again]
-        return measured_plan(source.network, staged, example, device, able, again)
+        decision = measured_plan(source.network, staged, example, device, able, again)
+        if not can_fork(device):
+            return decision
+        threads, plan = environment["threads"], decision.plan
+        numbers = numbers_within_budget(plan, source.network, staged, example, device, threads)
+        workers = measured_workers(plan, source.network, staged, example, threads, numbers) if numbers else 1
+        return replace(decision, workers=workers)
 
     def bounded(plan: Plan) -> Plan:
         return within_budget(plan, source.network, staged, example, device)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import final
 
 OTHER = "other"
+# The time of processes beside this one; what they did stands in its place.
+SIDE_BY_SIDE = "side by side"
 # What a study is for; all other sections are what it costs to get there.
 WORK = ("training", "evaluation on validation", "evaluation on test", "views", "prefix passes", "range tests")
 
@@ -23,6 +25,9 @@ class Profile:
         self._since = clock()
         self._within = [OTHER]
         self._seconds: dict[str, float] = {}
+        self._works_beside = False
+        self._beside: dict[str, float] = {}
+        self._memory: dict[int, int] = {}
 
     @contextmanager
     def section(self, name: str) -> Generator[None]:
@@ -36,14 +41,38 @@ class Profile:
             self._within.pop()
 
     def seconds(self) -> dict[str, float]:
-        """Seconds by section until now, in the order in which they were first left; they sum to the total."""
+        """Seconds by section until now, in the order in which they were first left; they sum to the total.
+
+        What belongs to processes beside this one is shared out by what these spent their time on.
+        """
         self._credit()
-        return dict(self._seconds)
+        found = dict(self._seconds)
+        beside = sum(self._beside.values())
+        if beside and (waited := found.pop(SIDE_BY_SIDE, 0.0)):
+            for name, spent in self._beside.items():
+                found[name] = found.get(name, 0.0) + waited * spent / beside
+        return found
+
+    def add_beside(self, process: int, seconds: Mapping[str, float], memory: int) -> None:
+        """Where the time of work beside this process went, and the bytes that the process (a number) alone held."""
+        for name, spent in seconds.items():
+            self._beside[name] = self._beside.get(name, 0.0) + spent
+        self._memory[process] = max(memory, self._memory.get(process, 0))
+
+    @property
+    def memory_beside(self) -> int:
+        """The most bytes that each process beside this one held alone, together."""
+        return sum(self._memory.values())
+
+    def works_beside(self, works: bool) -> None:
+        """Whether processes beside this one work from now on: then the time is theirs, whatever this one does."""
+        self._credit()
+        self._works_beside = works
 
     def _credit(self) -> None:
-        """The time since the last change belongs to the innermost section."""
+        """The time since the last change belongs to the innermost section, or to those who work beside."""
         now = self._clock()
-        name = self._within[-1]
+        name = SIDE_BY_SIDE if self._works_beside else self._within[-1]
         self._seconds[name] = self._seconds.get(name, 0.0) + now - self._since
         self._since = now
 

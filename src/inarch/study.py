@@ -50,7 +50,7 @@ def fit(
     clock, profile = Clock(options.time_limit), Profile()
     require_apart(out, data)
     with same_settings_afterwards(), RunFolder(out) as folder, ExitStack() as open_store:
-        start = opened(data, source, options, source_options, folder, progress, profile)
+        start = opened(data, source, options, source_options, folder, progress, profile, side_by_side=True)
         loaded, staged, dataset, machine = start.source, start.staged, start.dataset, start.machine
         settings = options.settings(len(dataset.train), machine.plan)
         folder.require_identity(identity_of(loaded, dataset, options.identity(), settings.epochs))
@@ -62,7 +62,10 @@ def fit(
         bench = Workbench(staged, loaded.network, store, folder)
         with profile.section("search and estimates"):
             runner = TrialRunner(bench, space_of(options, staged, settings), clock, progress)
-            runner.run()
+            try:
+                runner.run()
+            finally:
+                runner.close()
             runner.require_enough()
         outcome = Outcome(runner.space, runner.history, staged, dataset, bench.store.images.labels["test"], bench.test)
         results = outcome.to_json() | {
@@ -92,7 +95,7 @@ def fit(
 
 def cost(folder: RunFolder, clock: Clock, trained: int, profile: Profile) -> dict[str, Any]:
     """All that may differ between identical runs; `trained`: trials of this call, `profile`: where its time went."""
-    trials = folder.ledger.records(TRIAL)
+    trials, memory = folder.ledger.records(TRIAL), peak_memory()
     return {
         "seconds": clock.passed(),
         "training_seconds": sum(r.seconds for r in trials),
@@ -100,7 +103,7 @@ def cost(folder: RunFolder, clock: Clock, trained: int, profile: Profile) -> dic
         "source_pass_seconds": sum(r.seconds for r in folder.ledger.records(SOURCE_PASS)),
         "trials": len(trials),
         "trials_this_call": trained,
-        "peak_memory_bytes": peak_memory(),
+        "peak_memory_bytes": None if memory is None else memory + profile.memory_beside,
         "profile": profile.seconds(),
         "environment": folder.ledger.get_meta("environment"),
     }

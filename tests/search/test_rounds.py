@@ -18,6 +18,7 @@ from inarch.search.rounds import (
     neighbours,
     next_round,
     ordered_tracks,
+    ratio_trials,
     track_results,
     traditional_grid,
 )  # fmt: skip
@@ -173,12 +174,17 @@ def test_an_exhaustive_search_tries_every_track_at_every_cut_in_full() -> None:
 
 def test_traditional_fine_tuning_has_its_ratios_tried_and_then_the_multiples_at_the_best() -> None:
     space = a_space(RETAIN)
-    history = searched(space, lambda t: 0.9 if t.learning_rate == t.new_layer_learning_rate else 0.5)
-    grid = [history[t.key].trial for t in traditional_grid(space) if t.key in history]
-    ratios = [round(t.learning_rate / t.new_layer_learning_rate, 3) for t in grid]
-    assert set(ratios) == set(RATIOS)
-    assert len({t.new_layer_learning_rate for t, r in zip(grid, ratios, strict=True) if r == 1.0}) == len(MULTIPLES)
-    assert len(grid) == len(RATIOS) + len(MULTIPLES) - 1
+    # The lowest ratio is worth a trial only where the highest is no better than the usual one.
+    for best, tried in ((1.0, {1.0, 0.1}), (0.1, set(RATIOS)), (0.01, set(RATIOS))):
+        history = searched(
+            space, lambda t, best=best: 0.9 if t.learning_rate == best * t.new_layer_learning_rate else 0.5
+        )
+        grid = [history[t.key].trial for t in traditional_grid(space) if t.key in history]
+        ratios = [round(t.learning_rate / t.new_layer_learning_rate, 3) for t in grid]
+        assert set(ratios) == tried
+        at_best = {t.new_layer_learning_rate for t, r in zip(grid, ratios, strict=True) if r == best}
+        assert len(at_best) == len(MULTIPLES)
+        assert len(grid) == len(tried) + len(MULTIPLES) - 1
 
 
 def test_the_baselines_run_whatever_the_proposal_is() -> None:
@@ -233,18 +239,48 @@ def test_of_every_graft_the_variant_that_probed_best_is_searched_first() -> None
     assert [t.configuration for t in ordered_tracks(space, history)] == [RETAIN_L2, REPLACE, RETAIN]
 
 
-def test_after_the_traditional_fine_tuning_comes_the_best_that_keeps_the_layer_with_nothing_frozen() -> None:
-    space = a_space()
-    history: dict[str, Result] = {}
-    order = []
+def coarse_order(accuracy: Callable[[Trial], float]) -> list[tuple[str, int]]:
+    """Configuration and cut of the trials of the coarse round, in order."""
+    space, history, order = a_space(), dict[str, Result](), list[tuple[str, int]]()
     while (found := next_round(space, history)) is not None and found.name in ("probes", "traditional", "coarse cuts"):
         trial = found.trials[0]
-        order.append((found.name, str(trial.configuration), trial.cut))
-        history[trial.key] = Result(trial, 0.9 if trial.configuration == RETAIN_L2 else 0.5, 0.5)
-    assert order.count(("traditional", "replace", 0)) == len(RATIOS)
-    assert order[order.index(("traditional", "replace", 0)) + len(RATIOS)] == ("coarse cuts", "retain, l2", 0)
-    depths = [cut for name, configuration, cut in order if (name, configuration) == ("coarse cuts", "retain, l2")]
-    assert depths == [0, 12, 8, 4]
+        if found.name == "coarse cuts":
+            order.append((str(trial.configuration), trial.cut))
+        history[trial.key] = Result(trial, accuracy(trial), 0.5)
+    return order
+
+
+def test_the_coarse_cuts_are_tried_from_the_deepest_up_and_first_by_what_keeps_the_layer() -> None:
+    order = coarse_order(lambda t: 0.9 if t.configuration == RETAIN_L2 else 0.5)
+    # The deepest are known from the probes, which have as many epochs here.
+    assert order[:3] == [("retain, l2", 12), ("retain, l2", 8), ("replace", 11)]
+    assert [cut for configuration, cut in order if configuration == "retain, l2"] == [12, 8, 4]
+
+
+@pytest.mark.parametrize(("at", "tried"), [(0, True), (3, True), (7, False), (16, False)])
+def test_nothing_frozen_is_tried_where_unfreezing_more_has_helped_so_far(at: int, tried: bool) -> None:
+    order = coarse_order(peak(at))
+    assert (("retain", 0) in order) is tried
+    # Traditional fine-tuning is one of the trials of replacing, whatever its other cuts say.
+    assert ("replace", 0) not in order
+
+
+def test_ratios_are_tried_away_from_the_first_as_long_as_that_helps() -> None:
+    space = a_space(RETAIN)
+    track = space.proposal[0]
+    for wanted, tried in (((1.0,), {1.0, 0.1}), ((1.0, 0.1), {1.0, 0.1, 0.01})):
+        first, *rest = wanted
+
+        def accuracy(trial: Trial, first: float = first, better: tuple[float, ...] = tuple(rest)) -> float:
+            ratio = round(trial.learning_rate / trial.new_layer_learning_rate, 3)
+            if trial.configuration == REPLACE:
+                return 0.9 if ratio == first else 0.5
+            return 0.9 if ratio in better else 0.8 if ratio == first else 0.5
+
+        history = searched(space, accuracy)
+        at_cut = ratio_trials(space, track, history)
+        assert {round(t.learning_rate / t.new_layer_learning_rate, 3) for t in at_cut} == tried
+        assert {t.key for t in at_cut} <= history.keys()
 
 
 def test_ties_go_to_the_lower_log_loss_then_to_the_deeper_cut() -> None:

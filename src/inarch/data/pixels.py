@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-import threading
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -101,22 +100,19 @@ class ImageFile:
         given back with `close` or with the last reference."""
         self.shapes = list(shapes)
         self._starts = np.cumsum([0, *(math.prod(shape) for shape in shapes)]).tolist()
-        descriptor = os.dup(file.fileno())
-        self.close = weakref.finalize(self, os.close, descriptor)
-        self._file = open(descriptor, "rb", buffering=0, closefd=False)  # noqa: SIM115
-        self._lock = threading.Lock()
+        self._file = os.dup(file.fileno())
+        self.close = weakref.finalize(self, os.close, self._file)
 
     def __len__(self) -> int:
         return len(self.shapes)
 
     def __getitem__(self, row: int) -> NDArray[np.uint8]:
         image = np.empty(self.shapes[row], dtype=np.uint8)
-        rest = image.data.cast("B")
+        rest, place = image.data.cast("B"), self._starts[row]
         try:
-            with self._lock:
-                self._file.seek(self._starts[row])
-                while rest and (read := self._file.readinto(rest)):
-                    rest = rest[read:]
+            # Each read says its place: threads and forked processes share the descriptor, and with it a position.
+            while rest and (read := os.preadv(self._file, [rest], place)):
+                rest, place = rest[read:], place + read
         except OSError as error:
             raise DataError(
                 f"The kept images cannot be read back: {error.strerror or error}.",

@@ -17,11 +17,13 @@ from inarch.network.depthwise import quick_gradients
 
 @dataclass(frozen=True)
 class Machine:
-    """Where the arithmetic happens, and how: device, plan and number of threads."""
+    """Where the arithmetic happens, and how: device, plan and number of threads; and how many trials train side by
+    side, with so many threads each."""
 
     device: str = "cpu"
     plan: Plan = field(default_factory=Plan)
     threads: int = 1
+    workers: int = 1
 
     @contextmanager
     def autocast(self, *, frozen: bool = False) -> Iterator[None]:

@@ -118,6 +118,19 @@ class PrefixStore:
             return True
         return self._shelf is not None and self._shelf.has(self._name(key))
 
+    @property
+    def on_disk(self) -> bool:
+        """Whether what is stored outlasts a process, so that others find it; so too where nothing is."""
+        return self._shelf is not None or not self.keeping.cuts
+
+    def segments(self) -> frozenset[str]:
+        """Segments that need not be checked: this process wrote or checked them."""
+        return frozenset(self._checked | self._written)
+
+    def learn(self, segments: frozenset[str]) -> None:
+        """Takes the word of another process for `segments` of its own."""
+        self._written |= segments
+
     def close(self) -> None:
         """Closes files and gives memory back; what is asked for later is opened again."""
         while self._opened:

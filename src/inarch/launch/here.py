@@ -70,6 +70,10 @@ class Workbench:
 
         A trial that cannot be trained is recorded as failed with its reason.
         """
+        return self.take(batch, self.trained(batch, watch))
+
+    def trained(self, batch: Sequence[Trial], watch: Watch) -> list[Record]:
+        """Trains trials together; their weights are written, but their records are not."""
         start = time.monotonic()
         self.store.tick = watch.check
         try:
@@ -81,10 +85,13 @@ class Workbench:
                 self._save(trial, network)
         seconds = (time.monotonic() - start) / len(batch)
         together = [trial.key for trial in batch]
-        records = [
+        return [
             Record(trial.key, TRIAL, trial.to_json(), self._outcome(o) | {"together": together}, _arrays(o), seconds)
             for trial, o in zip(batch, outcomes, strict=True)
         ]
+
+    def take(self, batch: Sequence[Trial], records: list[Record]) -> list[Result]:
+        """Records what `trained` gave, in one transaction."""
         self._record(*records)
         return [result_of(trial, record) for trial, record in zip(batch, records, strict=True)]
 
@@ -178,7 +185,9 @@ class Workbench:
     def keep_checkpoints(self, trials: list[Trial]) -> None:
         """Deletes the checkpoints of all other trials."""
         with self.store.profile.section("checkpoints"):
-            kept = {self._checkpoint(trial).name for trial in trials}
+            names = [self._checkpoint(trial).name for trial in trials]
+            # Another process may just be writing one of them.
+            kept = {*names, *map(_beside, names)}
             for file in self.folder.checkpoints.iterdir():
                 if file.name not in kept:
                     file.unlink()
@@ -252,9 +261,14 @@ def _test_key(trial: Trial) -> str:
     return f"{TEST}-{trial.key}"
 
 
+def _beside(name: str) -> str:
+    """Of the file in which a checkpoint is written."""
+    return f".{name}.part"
+
+
 def write_weights(path: Path, state: dict[str, Tensor]) -> None:
     """Writes safetensors beside and renames: the file is whole or not there."""
-    beside = path.with_name(f".{path.name}.part")
+    beside = path.with_name(_beside(path.name))
     try:
         save_file(state, beside)
         beside.chmod(0o644)  # safetensors makes it unreadable for others

@@ -56,6 +56,22 @@ def within_budget(
     return replace(plan, recomputed=stages_to_recompute(kept, inputs, allowed))
 
 
+def numbers_within_budget(
+    plan: Plan, network: nn.Module, staged: Stages, images: Tensor, device: str, threads: int
+) -> list[int]:
+    """How many trials, more than one, could train side by side: powers of two that share the threads evenly and whose
+    steps keep within the budget together, without computing anything again."""
+    numbers = []
+    number = 2
+    while threads % number == 0:
+        share = budget_in(plan.trained) // number
+        if within_budget(plan, network, staged, images, device, budget=share).recomputed:
+            break
+        numbers.append(number)
+        number *= 2
+    return numbers
+
+
 def _as_many(images: Tensor, number: int) -> Tensor:
     """`number` images like those of a batch, however small it is."""
     return images[torch.arange(number) % len(images)]

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from inarch.features.machine import Machine
 from inarch.features.plan import MEMORY_FORMATS, PRECISIONS, Plan, computes_in_bf16
+from inarch.launch.beside import quickest_number
 from inarch.network.randomness import own_randomness
 from inarch.network.recomputed import through
 from inarch.network.stages import Stages
@@ -57,14 +58,17 @@ Times = Mapping[Candidate, float]
 @dataclass(frozen=True)
 class Decision:
     """A plan and what it gains: how many times as fast as channels last in fp32 it is, in forward passes through frozen
-    stages and in training steps; None where that was not or could not be measured."""
+    stages and in training steps; None where that was not or could not be measured. workers: how many trials train side
+    by side, in processes that share the threads."""
 
     plan: Plan
     frozen_gain: float | None = None
     trained_gain: float | None = None
+    workers: int = 1
 
     def to_json(self) -> dict[str, Any]:
-        return self.plan.to_json() | {"gain": {"frozen": self.frozen_gain, "trained": self.trained_gain}}
+        gain = {"frozen": self.frozen_gain, "trained": self.trained_gain}
+        return self.plan.to_json() | {"gain": gain, "workers": self.workers}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Decision:
@@ -73,7 +77,10 @@ class Decision:
         known = [None if gain is None else float(gain) for gain in gains]
         if not all(gain is None or (math.isfinite(gain) and gain > 0) for gain in known):
             raise ValueError(f"gains {gains}")
-        return cls(Plan.from_json(value), *known)
+        workers = int(value.get("workers", 1))
+        if workers < 1:
+            raise ValueError(f"{workers} workers")
+        return cls(Plan.from_json(value), known[0], known[1], workers)
 
 
 def candidates(device: str, precisions: Sequence[str] = PRECISIONS) -> list[Candidate]:
@@ -102,6 +109,18 @@ def measured_plan(
         forward = race([r for r in runners if r[0] in left], lambda runner: rehearsal.forward(runner, images))
         training = race(survivors(forward, BEHIND), lambda runner: rehearsal.step(runner, images))
     return decide(runners[0], forward, training, recomputed)
+
+
+def measured_workers(
+    plan: Plan, network: nn.Module, staged: Stages, images: Tensor, threads: int, numbers: Sequence[int]
+) -> int:
+    """How many trials should train side by side on the processor's `threads`: 1 or one of `numbers`.
+
+    Measured with training steps of the whole network on `images` under the plan, in as many processes at once.
+    """
+    runner = plan.memory_format, plan.trained
+    with rehearsing(network, staged, "cpu") as rehearsal:
+        return quickest_number(lambda: rehearsal.step(runner, images), threads, numbers)
 
 
 def race(

@@ -13,6 +13,7 @@ from inarch.launch.clock import Clock
 from inarch.launch.cost import CostModel
 from inarch.launch.here import TRIAL, Workbench, result_of
 from inarch.launch.progress import Progress, Standing
+from inarch.launch.workers import AHEAD, Job, Workers
 from inarch.network.adapted import stored_cut
 from inarch.network.grafts import Configuration
 from inarch.report.words import duration
@@ -20,7 +21,7 @@ from inarch.search.choice import RACE, Race, best_of_graft, confirmations, requi
 from inarch.search.rounds import expected_trials, next_round, with_seed
 from inarch.search.space import PROBE_MULTIPLES, Result, Space
 from inarch.search.together import Batch, batches, with_companions
-from inarch.training.fit import OutOfTimeError, Watch
+from inarch.training.fit import OutOfTimeError
 from inarch.training.trial import Trial
 
 # Reading checkpoints, writing the report and whatever the estimates miss.
@@ -40,6 +41,7 @@ class TrialRunner:
         self._left_out: dict[str, str] = {}
         self._stopped: dict[str, str] = {}
         self.trained = 0
+        self._workers = Workers(bench, progress.announce)
         self._costs = CostModel(bench.staged, bench.store, bench.measure(space.settings), self._every_epoch)
         self.history: dict[str, Result] = {}
         for record in bench.folder.ledger.records(TRIAL):
@@ -132,19 +134,28 @@ class TrialRunner:
         while (found := self._next()) is not None:
             self._run(*found)
 
-    def _next(self) -> tuple[Batch, str] | None:
-        """The next batch that fits into the time, with the name of its round; what does not fit now may fit later."""
+    def close(self) -> None:
+        """Ends what still trains, which nobody will ask for."""
+        self._workers.close()
+
+    def _next(self) -> tuple[Batch, str, list[Batch]] | None:
+        """The next batch that fits into the time, with the name of its round and what will follow it there; what does
+        not fit now may fit later."""
         passed_over = dict(self._stopped)
         while (found := next_round(self.space, self.history, frozenset(passed_over))) is not None:
-            for batch in batches(self.space, found.trials):
+            for place, batch in enumerate(of_round := batches(self.space, found.trials)):
                 if self._fits(batch):
-                    return batch, found.name
+                    return batch, found.name, [b for b in self._ahead(of_round[place + 1 :]) if self._fits(b)]
             passed_over |= {trial.key: f"{found.name}: {describe(trial)}" for trial in found.trials}
         if passed_over:
             later = expected_trials(self.space, self.history)
             passed_over = {trial.key: f"search: {describe(trial)}" for trial in later} | passed_over
         self._left_out = passed_over
         return None
+
+    def _ahead(self, following: Sequence[Batch]) -> Sequence[Batch]:
+        """As many of the following batches as may be trained before they are asked for."""
+        return following[: AHEAD * self._workers.number - 1] if self._workers.number > 1 else ()
 
     def _fits(self, batch: Batch) -> bool:
         missing = self._missing()
@@ -162,28 +173,36 @@ class TrialRunner:
             if not pending:
                 return
             batch = pending[0]
-            if batch in missing or self._clock.left() > self._closing() + self._costs.seconds(*batch):
+            if batch in missing or self._confirmable(batch):
                 # Any of them may get a further seed, which has views of its own.
-                self._bench.store.wanted_cuts = self._read_by([*batch, *self._finalists()])
-                self._run(batch, "confirmation")
-                self._bench.store.wanted_cuts = None
+                wanted = self._read_by([*batch, *self._finalists()])
+                ahead = [b for b in self._ahead(pending[1:]) if self._confirmable(b)]
+                self._run(batch, "confirmation", ahead, wanted)
             else:
                 self._left_out[batch[0].key] = f"confirmation with seed {batch[0].seed}: {describe(batch[0])}"
+
+    def _confirmable(self, batch: Batch) -> bool:
+        return self._clock.left() > self._closing() + self._costs.seconds(*batch)
 
     def _read_by(self, trials: Iterable[Trial]) -> frozenset[int]:
         """The stored cuts that trials read."""
         store, stages = self._bench.store, len(self._bench.staged.stages)
         return frozenset(store.start(stored_cut(trial.configuration, trial.cut, stages)) for trial in trials)
 
-    def _run(self, batch: Batch, name: str) -> None:
+    def _run(
+        self, batch: Batch, name: str, ahead: Sequence[Batch] = (), wanted_cuts: frozenset[int] | None = None
+    ) -> None:
+        """Runs a batch, and while it is waited for begins those `ahead`. wanted_cuts: as in `PrefixStore`."""
         others = f" and {len(batch) - 1} more together with it" if len(batch) > 1 else ""
         self._progress.trial(f"{name}: {describe(batch[0])}{others}", self._standing())
         before = self._costs.raw(*batch)
         start = time.monotonic()
-        every_epoch = self._every_epoch(batch[0])
-        watch = Watch(self._clock.deadline(self._reserve(batch)), self._progress.step, every_epoch)
+        jobs = [
+            Job(b, self._clock.deadline(self._reserve(b)), self._every_epoch(b[0]), wanted_cuts)
+            for b in (batch, *ahead)
+        ]
         try:
-            results = self._bench.run(batch, watch)
+            results = self._workers.run(jobs[0], jobs[1:], self._progress.step)
         except OutOfTimeError:
             self._stopped |= {t.key: f"{name}, stopped by the time limit: {describe(t)}" for t in batch}
             return
@@ -192,7 +211,7 @@ class TrialRunner:
         self._left_out = {key: words for key, words in self._left_out.items() if key not in self.history}
         if any(result.accuracy >= 0 for result in results):
             self._costs.learn(before, time.monotonic() - start)
-        self._bench.keep_checkpoints(self._needed())
+        self._bench.keep_checkpoints([*self._needed(), *self._workers.trials()])
 
     def _every_epoch(self, trial: Trial) -> bool:
         """Nobody sees learning curves of what the search trained with fewer epochs, only of what may be reported."""

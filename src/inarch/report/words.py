@@ -103,13 +103,18 @@ def plan_sentence(plan: Mapping[str, Any]) -> str:
     gains = plan["gain"]
     frozen, trained = (f"{plan[name]}{_gain(gains[name])}" for name in ("frozen", "trained"))
     text = f"Execution plan: {layout}, frozen stages in {frozen}, trained ones in {trained}"
-    again = _recomputed(plan.get("recomputed", 0))
+    again = _recomputed(plan.get("recomputed", 0)) + _side_by_side(plan.get("workers", 1))
     if None in (gains["frozen"], gains["trained"]):
         return f"{text}.{again}"
     if gains["frozen"] == gains["trained"] == 1.0:
         return f"{text}: nothing else that was measured is faster by a tenth.{again}"
     lighter = " It takes less memory than fp32." if plan["trained"] != "fp32" and gains["trained"] < 1 else ""
     return f"{text}, as measured against channels last in fp32.{lighter}{again}"
+
+
+def _side_by_side(workers: int) -> str:
+    """How many trials train at a time; nothing where it is one."""
+    return f" {workers} trials train side by side, with their shares of the threads." if workers > 1 else ""
 
 
 def _recomputed(stages: int) -> str:

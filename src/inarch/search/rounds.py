@@ -2,14 +2,14 @@
 
 probes       every track at its deepest cut, where only new layers train, at multiples of the rate that the range
              test found, of which the best is kept; the linear probe's rates
-traditional  traditional fine-tuning of all layers, with every ratio of old to new rate
+traditional  traditional fine-tuning of all layers, with the ratios of old to new rate that are worth trying
 coarse       the leading tracks, of each graft the one that probed best, at a few cuts over the whole depth, with the
-             ratio that brings the old layers' rate nearest to the one that did best in the traditional round; the
-             other tracks at their deepest cut
-rates        the contenders, by the coarse cuts the best track that keeps the layer and the best that replaces it, with
-             the other ratios at their best cuts
-finer        the contenders at cuts half-way between the best cut and its tried neighbours, until the neighbours are
-             tried; the traditional one's further rates
+             ratio that brings the old layers' rate nearest to the one that did best in the traditional round, and with
+             nothing frozen where the shallowest of the other cuts did best; the other tracks at their deepest cut
+rates        the leading tracks with further ratios at their best cuts, away from the first as long as that helps
+finer        the contenders, by then the best track that keeps the layer and the best that replaces it, at cuts half-way
+             between the best cut and its tried neighbours, until the neighbours are tried; the traditional one's
+             further rates
 
 An exhaustive search thins nothing out: all tracks lead and contend, at every cut.
 """
@@ -67,9 +67,21 @@ def probes(space: Space, history: History) -> Iterator[Trial]:
 
 
 def traditional(space: Space, history: History) -> Iterator[Trial]:
-    multiple = best_multiple(space, space.baseline, history)
-    for ratio in RATIOS:
-        yield space.trial(space.baseline, 0, ratio=ratio, multiple=multiple)
+    for ratio in traditional_ratios(space, history):
+        yield traditional_trial(space, ratio, history)
+
+
+def traditional_ratios(space: Space, history: History) -> tuple[float, ...]:
+    """The usual ratio and the highest; the lowest where the highest did no better, or everything is tried."""
+    usual, lowest, highest = RATIOS
+    at_usual, at_highest = (history.get(traditional_trial(space, r, history).key) for r in (usual, highest))
+    falls = at_usual is not None and at_highest is not None and at_usual.merit >= at_highest.merit
+    return (usual, highest, lowest) if space.exhaustive or falls else (usual, highest)
+
+
+def traditional_trial(space: Space, ratio: float, history: History) -> Trial:
+    """Traditional fine-tuning at the multiple that probed best."""
+    return space.trial(space.baseline, 0, ratio=ratio, multiple=best_multiple(space, space.baseline, history))
 
 
 def coarse(space: Space, history: History) -> Iterator[Trial]:
@@ -84,11 +96,33 @@ def coarse(space: Space, history: History) -> Iterator[Trial]:
 
 
 def rates(space: Space, history: History) -> Iterator[Trial]:
-    places = [(track, best_trained_cut(space, track, history)) for track in contenders(space, history)]
-    for ratio in RATIOS:
-        for track, cut in places:
-            if cut is not None:
-                yield search_trial(space, track, cut, history, ratio)
+    ladders = [ratio_trials(space, track, history) for track in leading_tracks(space, history)]
+    for step in range(max(map(len, ladders))):
+        for ladder in ladders:
+            yield from ladder[step : step + 1]
+
+
+def ratio_trials(space: Space, track: Track, history: History) -> list[Trial]:
+    """A track at its best trained cut with its first ratio and, upwards and downwards from there, with the next one as
+    long as the one before did better; with all in an exhaustive search. Nothing where it trained at no cut."""
+    cut = best_trained_cut(space, track, history)
+    if cut is None:
+        return []
+    if space.exhaustive:
+        return [search_trial(space, track, cut, history, ratio) for ratio in RATIOS]
+    first = first_ratio(space, track, history)
+    trials = [search_trial(space, track, cut, history, first)]
+    upwards, downwards = sorted(r for r in RATIOS if r > first), sorted((r for r in RATIOS if r < first), reverse=True)
+    for further in (upwards, downwards):
+        last = trials[0]
+        for ratio in further:
+            trial = search_trial(space, track, cut, history, ratio)
+            trials.append(trial)
+            found, before = history.get(trial.key), history.get(last.key)
+            if found is None or before is None or found.merit <= before.merit:
+                break
+            last = trial
+    return trials
 
 
 def finer(space: Space, history: History) -> Iterator[Trial]:
@@ -120,9 +154,18 @@ def search_trial(space: Space, track: Track, cut: int, history: History, ratio: 
 
 
 def coarse_trials(space: Space, track: Track, history: History) -> list[Trial]:
-    """The trials of a track at its coarse cuts, with the ratio that all tracks begin with."""
+    """The trials of a track at its coarse cuts, with the ratio that all tracks begin with.
+
+    With nothing frozen, which takes as long as several of the others, only where the shallowest of these did best of
+    them: else unfreezing more had stopped to help. Traditional fine-tuning is there anyway.
+    """
     ratio, multiple = first_ratio(space, track, history), best_multiple(space, track, history)
-    return [space.trial(track, cut, ratio=ratio, multiple=multiple) for cut in space.coarse_cuts(track)]
+    shallowest, *others = (space.trial(track, cut, ratio=ratio, multiple=multiple) for cut in space.coarse_cuts(track))
+    if space.exhaustive or track.cuts is not None or track == space.baseline or not others:
+        return [shallowest, *others]
+    found = [result for trial in others if (result := history.get(trial.key))]
+    helps = len(found) == len(others) and max(found, key=lambda r: r.merit).trial == others[-1]
+    return [*others, shallowest] if helps else others
 
 
 def first_ratio(space: Space, track: Track, history: History) -> float:
@@ -130,8 +173,9 @@ def first_ratio(space: Space, track: Track, history: History) -> float:
 
     It is that round's own ratio unless the track's multiple differs from the one that did best there.
     """
-    tried = traditional(space, history)
-    found = [result for trial in tried if (result := history.get(trial.key)) and result.accuracy >= 0]
+    found = [
+        result for trial in traditional(space, history) if (result := history.get(trial.key)) and result.accuracy >= 0
+    ]
     if not found:
         return RATIOS[0]
     wanted = max(found, key=lambda r: r.merit).trial.learning_rate
@@ -159,13 +203,14 @@ def traditional_grid(space: Space) -> list[Trial]:
 
 
 def traditional_trials(space: Space, history: History) -> list[Trial]:
-    """Traditional fine-tuning with every ratio at the multiple that probed best, then at the other multiples with the
+    """Traditional fine-tuning with its ratios at the multiple that probed best, then at the other multiples with the
     ratio that did best: as much work as one track gets. In an exhaustive search, the whole grid.
     """
     if space.exhaustive:
         return traditional_grid(space)
-    tried = list(traditional(space, history))
-    found = [(result.merit, ratio) for t, ratio in zip(tried, RATIOS, strict=True) if (result := history.get(t.key))]
+    ratios = traditional_ratios(space, history)
+    tried = [traditional_trial(space, ratio, history) for ratio in ratios]
+    found = [(result.merit, ratio) for t, ratio in zip(tried, ratios, strict=True) if (result := history.get(t.key))]
     ratio = max(found, key=lambda pair: pair[0])[1] if found else RATIOS[0]
     return [*tried, *(space.trial(space.baseline, 0, ratio=ratio, multiple=multiple) for multiple in MULTIPLES)]
 
@@ -218,15 +263,15 @@ def leading_tracks(space: Space, history: History) -> list[Track]:
 def contenders(space: Space, history: History) -> list[Track]:
     """The best leading track that keeps the layer and the best that replaces it; all in an exhaustive search.
 
-    Both sides of the question whether keeping the layer pays get the same effort; the rest is left as it is. The coarse
-    cuts decide alone: what the later rounds find would let their trials depend on the order in which they ran.
+    Both sides of the question whether keeping the layer pays get the same effort; the rest is left as it is. The rounds
+    before decide alone: what the later one finds would let its trials depend on the order in which they ran.
     """
     tracks = leading_tracks(space, history)
     if space.exhaustive:
         return tracks
 
     def merit(track: Track) -> tuple[float, float, int]:
-        tried = coarse_trials(space, track, history)
+        tried = [*coarse_trials(space, track, history), *ratio_trials(space, track, history)]
         return max((history[t.key].merit for t in tried if t.key in history), default=(FAILED, 0.0, 0))
 
     sides = [[t for t in tracks if graft_class(t.configuration.graft).keeps_layer is keeps] for keeps in (True, False)]

@@ -111,8 +111,7 @@ class Space:
     def coarse_cuts(self, track: Track) -> tuple[int, ...]:
         """The cuts that are looked at first, in this order; all where the track is restricted or the search exhaustive.
 
-        The shallowest comes first, for every track to be seen beside traditional fine-tuning, which has it too; then
-        from the deepest, which is the cheapest, upwards.
+        The shallowest comes first, since it may be left out; then from the deepest, which is the cheapest, upwards.
         """
         cuts = self.cuts(track)
         if track.cuts is None and not self.exhaustive:
