@@ -23,6 +23,7 @@ from inarch.network.adapted import stage
 from inarch.network.grafts import Configuration
 from inarch.network.source import Source, SourceOptions, load_source
 from inarch.options import StudyOptions
+from inarch.preparation import Opened, opened
 from inarch.search.space import Space
 from inarch.training.fit import Watch
 from inarch.training.trial import TrainingSettings, Trial
@@ -97,8 +98,8 @@ class _DoneError(Exception):
 def in_study(wanted: Wanted, folder: Path, work: Callable[[Workbench, TrainingSettings], Found]) -> Found:
     """What `work` gives, done where a study would begin to search: everything is set up as `inarch fit` does it.
 
-    `work` gets the bench and what all trials share; trials take the time that they take in a study. What a call that
-    was stopped left in `folder` is thrown away, or half of the work would seem to take no time.
+    `work` gets the bench and what all trials share; trials are run one after the other, with all threads. What a call
+    that was stopped left in `folder` is thrown away, or half of the work would seem to take no time.
     """
     shutil.rmtree(folder, ignore_errors=True)
     found: list[Found] = []
@@ -108,7 +109,14 @@ def in_study(wanted: Wanted, folder: Path, work: Callable[[Workbench, TrainingSe
         raise _DoneError
 
     options = _Options(**wanted.options, seed=wanted.seed, colour_jitter=wanted.colour_jitter)
-    with mock.patch.object(inarch.study, "TrialRunner", in_place_of_the_search):
+
+    def one_at_a_time(*given: Any, **named: Any) -> Opened:
+        return opened(*given, **named | {"side_by_side": False})
+
+    with (
+        mock.patch.object(inarch.study, "TrialRunner", in_place_of_the_search),
+        mock.patch.object(inarch.study, "opened", one_at_a_time),
+    ):
         try:
             inarch.study.fit(wanted.data, wanted.source, folder, options, wanted.source_options(), Progress())
         except _DoneError:

@@ -208,7 +208,7 @@ def causes(seconds: dict[str, float]) -> Record:
         "plan": seconds["plain"] / seconds["plan"],
         "pixels": seconds["plan"] / seconds["pixels"],
         "prefix store": seconds["pixels"] / seconds["store"],
-        "batching, one filling, trials beyond the grid": seconds["store"] / seconds["exhaustive"],
+        "side by side, batching, one filling, trials beyond": seconds["store"] / seconds["exhaustive"],
         "search": seconds["exhaustive"] / seconds["default"],
     }
 

@@ -418,6 +418,22 @@ def test_everybody_runs_the_race_and_only_leaders_and_baselines_get_all_seeds() 
     assert replaced == found["replace_best_cut"]
 
 
+def test_while_the_baselines_run_their_further_seeds_that_of_the_leaders_is_likely_to_follow() -> None:
+    space = a_space(RETAIN, REPLACE_L2)
+    accuracy = peak(6)
+    history = searched(space, accuracy)
+    proposed = []
+    while (pending := list(Race(space, history).pending())) and pending[0].seed <= space.seed + 2:
+        assert Race(space, history).likely() == []
+        history[pending[0].key] = Result(pending[0], accuracy(pending[0]), 1 - accuracy(pending[0]))
+    likely = Race(space, history).likely()
+    assert likely
+    assert not {t.key for t in likely} & {t.key for t in pending}
+    for trial in confirmed(space, history, accuracy):
+        proposed.append(trial.key)
+    assert {t.key for t in likely} <= set(proposed)
+
+
 def test_a_leader_that_falls_back_with_a_further_seed_hands_the_race_on() -> None:
     space = a_space(RETAIN, REPLACE, seeds=3)
     history = searched(space, peak(3, "retain"))

@@ -26,7 +26,7 @@ import torch
 # By how much several processes must beat one: less is within what other work does to a short measurement.
 MARGIN: Final = 1.15
 # Seconds for which steps are counted, the fewest steps, and how long a process may take for all of it.
-COUNTED, FEWEST, PATIENCE = 0.8, 3, 60.0
+COUNTED, FEWEST, PATIENCE = 0.6, 3, 60.0
 # Of prctl(2): a signal for this process when the one that forked it ends.
 _PARENT_DEATH_SIGNAL = 1
 

@@ -153,9 +153,14 @@ class TrialRunner:
         self._left_out = passed_over
         return None
 
-    def _ahead(self, following: Sequence[Batch]) -> Sequence[Batch]:
-        """As many of the following batches as may be trained before they are asked for."""
-        return following[: AHEAD * self._workers.number - 1] if self._workers.number > 1 else ()
+    def _ahead(self, following: Sequence[Batch]) -> list[Batch]:
+        """The batches that may be trained before they are asked for: the longest first, so that all end at about the
+        same time, or where time is limited the next few."""
+        if self._workers.number < 2:
+            return []
+        if self._clock.limit is not None:
+            return list(following[: AHEAD * self._workers.number - 1])
+        return sorted(following, key=lambda batch: self._costs.seconds(*batch), reverse=True)
 
     def _fits(self, batch: Batch) -> bool:
         missing = self._missing()
@@ -168,15 +173,16 @@ class TrialRunner:
         while True:
             passed_over = self._left_out | self._stopped
             missing = [b for b in self._missing() if b[0].key not in self._stopped]
-            race = Race(self.space, self.history).pending()
-            pending: list[Batch] = [*missing, *((t,) for t in race if t.key not in passed_over)]
+            race = Race(self.space, self.history)
+            pending: list[Batch] = [*missing, *((t,) for t in race.pending() if t.key not in passed_over)]
             if not pending:
                 return
-            batch = pending[0]
+            likely: list[Batch] = [(t,) for t in race.likely() if t.key not in passed_over]
+            batch, following = pending[0], [*pending[1:], *likely]
             if batch in missing or self._confirmable(batch):
                 # Any of them may get a further seed, which has views of its own.
                 wanted = self._read_by([*batch, *self._finalists()])
-                ahead = [b for b in self._ahead(pending[1:]) if self._confirmable(b)]
+                ahead = [b for b in self._ahead(following) if self._confirmable(b)]
                 self._run(batch, "confirmation", ahead, wanted)
             else:
                 self._left_out[batch[0].key] = f"confirmation with seed {batch[0].seed}: {describe(batch[0])}"

@@ -26,7 +26,7 @@ from inarch.training.trial import Trial
 
 # Seconds between two steps that a process tells of.
 TOLD: Final = 0.2
-# How many batches for every process are known ahead: one is being trained, and the next may be begun at once.
+# How many batches for every process are known ahead where time is limited: one is being trained, one comes next.
 AHEAD: Final = 2
 
 
@@ -68,7 +68,7 @@ class Workers:
         self._told: set[str] = set()
 
     def run(self, job: Job, ahead: Sequence[Job], progress: Callable[[int, int], None]) -> list[Result]:
-        """Trains a batch and records it; `ahead` are those that are likely to be asked for next, in that order.
+        """Trains a batch and records it; `ahead` are those that are likely to be asked for, to be begun in that order.
 
         progress: steps done and to come, of the batch. `OutOfTimeError` where its deadline passed.
         """

@@ -159,6 +159,15 @@ class Race:
                 if number < self._seeds[key] and again[number].key not in self._history:
                     yield again[number]
 
+    def likely(self) -> list[Trial]:
+        """What will probably be trained next once nothing is pending, where all have run their first seeds: the next
+        seed of those that lead now."""
+        if any(trial.seed <= self._space.seed + RACE for trial in self.pending()):
+            return []
+        behind = [t for t in self._favoured() if self._seeds[t.key] < self._space.seeds]
+        following = [confirmations(self._space, t)[self._seeds[t.key]] for t in behind]
+        return [t for t in _distinct(following) if t.key not in self._history]
+
     def found(self) -> dict[str, Candidate]:
         """What stands behind each role: where time ended before its trial was trained in full, the best of the role
         that was. Roles without any are absent. The baselines replace the layer at cuts of their own, so they stand for
