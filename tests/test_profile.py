@@ -41,6 +41,27 @@ def test_an_inner_sections_time_is_its_own_and_all_sections_sum_to_the_total() -
     assert overhead(profile.seconds()) == pytest.approx(8 / 45)
 
 
+def test_time_beside_this_process_is_shared_out_by_what_was_done_there() -> None:
+    clock = Hand()
+    profile = Profile(clock)
+    with profile.section("measuring"):
+        clock.now += 4
+        profile.works_beside(True)
+        clock.now += 10
+        profile.works_beside(False)
+        clock.now += 1
+    profile.works_beside(True)
+    with profile.section("ledger"):
+        clock.now += 5
+    profile.works_beside(False)
+    profile.add_beside(0, {"training": 18.0, "views": 2.0}, memory=300)
+    profile.add_beside(1, {"training": 6.0, "measuring": 4.0}, memory=200)
+    profile.add_beside(0, {}, memory=100)
+    # 15 seconds, in which two processes trained for 24, made views for 2 and measured for 4.
+    assert profile.seconds() == {"other": 0, "measuring": 5 + 2, "training": 12, "views": 1}
+    assert profile.memory_beside == 500
+
+
 def test_a_section_ends_where_an_error_leaves_it() -> None:
     clock = Hand()
     profile = Profile(clock)

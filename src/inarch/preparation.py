@@ -161,7 +161,10 @@ def planned_machine(
         plan.precisions, device, "This run was begun in bf16",
         "Go on with it where it was begun, or choose another --out.",
     )  # fmt: skip
-    return Machine(device, plan, environment["threads"] // workers, workers)
+    machine = Machine(device, plan, environment["threads"] // workers, workers)
+    # Also for what is not done side by side: last bits must not depend on which process computed them.
+    torch.set_num_threads(machine.threads)
+    return machine
 
 
 def _decided(

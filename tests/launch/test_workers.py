@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from program import inarch, rows, without_cost
 from safetensors.torch import load_file
 from toy import write_images, write_source
@@ -172,7 +173,13 @@ def test_where_the_time_of_processes_went_stands_in_the_profile(tmp_path: Path) 
 
 def test_a_whole_study_finds_the_same_with_two_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, images = write_source(tmp_path / "source"), write_images(tmp_path / "images", a_class=12)
-    found = []
+    found, threads, find_rate = [], set[int](), Workbench.new_layer_rate
+
+    def noted(*given: Any) -> float:
+        threads.add(torch.get_num_threads())
+        return find_rate(*given)
+
+    monkeypatch.setattr(Workbench, "new_layer_rate", noted)
     for workers in (1, 2):
         # Each trial has one thread, whichever way.
         monkeypatch.setenv("INARCH_CACHE", str(tmp_path / f"cache-{workers}"))
@@ -184,6 +191,7 @@ def test_a_whole_study_finds_the_same_with_two_workers(tmp_path: Path, monkeypat
         assert ran.exit_code == 0, ran.said
         assert ("2 trials train side by side" in ran.said) is (workers == 2)
         found.append(json.loads((out / "results.json").read_text()))
+    assert threads == {1}
     assert without_cost(found[0]) == without_cost(found[1])
     assert [row[:3] for row in rows(tmp_path / "1")] == [row[:3] for row in rows(tmp_path / "2")]
     assert found[1]["cost"]["environment"]["plan"]["workers"] == 2

@@ -225,6 +225,10 @@ def test_a_comparison_that_could_not_be_made_says_why(results: dict[str, Any]) -
             {"memory_format": "contiguous", "trained": "bf16", "gain": {"frozen": None, "trained": None}},
             "Execution plan: contiguous, frozen stages in bf16, trained ones in bf16.",
         ),
+        (
+            {"workers": 2},
+            "as measured against channels last in fp32. 2 trials train side by side, with their shares of the threads.",
+        ),
     ],
 )
 def test_the_plan_and_what_it_gained_are_one_sentence(
@@ -232,6 +236,13 @@ def test_the_plan_and_what_it_gained_are_one_sentence(
 ) -> None:
     results["cost"]["environment"]["plan"] |= changes
     assert sentence in Page(render(Run(results))).text
+
+
+def test_time_that_passed_side_by_side_is_said_to_be_added_up(results: dict[str, Any]) -> None:
+    said = "added up below, so parts may be longer than the whole"
+    assert said not in Page(render(Run(results))).text
+    results["cost"]["environment"]["plan"]["workers"] = 2
+    assert said in Page(render(Run(results))).text
 
 
 def test_a_study_from_before_plans_still_has_a_page(results: dict[str, Any]) -> None:

@@ -90,7 +90,7 @@ _PLAN: Final = object_with(
         "trained": text(),
         "gain": object_with({"frozen": _GAIN, "trained": _GAIN}),
     },
-    also={"recomputed": number(0, whole=True)},
+    also={"recomputed": number(0, whole=True), "workers": number(1, whole=True)},
 )
 COUNTS: Final = object_with(dict.fromkeys(("train", "validation", "test"), number(0, whole=True)))
 DATASET: Final = object_with(

@@ -49,6 +49,8 @@ def section(run: Run) -> Section:
             "For speed the C library was told to keep memory that training frees and soon asks for again, which "
             "changes no result."
         )
+    if environment.get("plan", {}).get("workers", 1) > 1:
+        text.append("What processes side by side took is added up below, so parts may be longer than the whole.")
     rows = [[label, words.duration(cost[name])] for name, label in _PARTS.items() if name in cost]
     table = Table("Time over all calls of this study", ["What", "Time"], rows, frozenset({1}))
     tables = [table] if rows else []
