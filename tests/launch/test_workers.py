@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,19 +85,19 @@ def test_what_is_trained_ahead_is_there_when_it_is_asked_for(tmp_path: Path) -> 
     with side_by_side(tmp_path, 2) as (bench, workers, _):
         first, second = BATCHES[0], BATCHES[2]
         workers.run(job(first), [job(second)], lambda step, steps: None)
-        assert workers.trials() == list(second)
+        assert workers.begun() == [second]
         # Only what was asked for is recorded.
         assert [r.key for r in bench.folder.ledger.records("trial")] == [first[0].key]
         (result,) = workers.run(job(second), [], lambda step, steps: None)
         assert result.trial == second[0]
-        assert workers.trials() == []
+        assert workers.begun() == []
 
 
 def test_what_nobody_asks_for_leaves_nothing_in_the_ledger(tmp_path: Path) -> None:
     with side_by_side(tmp_path, 2) as (bench, workers, _):
         workers.run(job(BATCHES[0]), [job(b) for b in BATCHES[1:]], lambda step, steps: None)
         workers.close()
-        assert workers.trials() == []
+        assert workers.begun() == []
         assert len(bench.folder.ledger.records("trial")) == 1
         # And whoever asks afterwards gets it from new processes.
         (result,) = workers.run(job(BATCHES[3]), [], lambda step, steps: None)
@@ -116,6 +117,77 @@ def test_a_deadline_ends_a_batch_beside_the_study_as_well(tmp_path: Path) -> Non
             workers.run(job(BATCHES[0], time.monotonic() - 1), [job(BATCHES[2])], lambda step, steps: None)
         workers.run(job(BATCHES[2]), [], lambda step, steps: None)
         assert [r.key for r in bench.folder.ledger.records("trial")] == [BATCHES[2][0].key]
+
+
+def test_what_stopped_at_an_earlier_deadline_than_that_of_the_one_who_asks_is_trained_again(tmp_path: Path) -> None:
+    with side_by_side(tmp_path, 2) as (_, workers, _):
+        hurried = job(BATCHES[2], time.monotonic() - 1)
+        workers.run(job(BATCHES[0]), [hurried], lambda step, steps: None)
+        (result,) = workers.run(job(BATCHES[2]), [], lambda step, steps: None)
+        assert result.trial == BATCHES[2][0]
+
+
+def test_what_is_named_twice_is_trained_once(tmp_path: Path) -> None:
+    with side_by_side(tmp_path, 2) as (_, workers, _):
+        workers.run(job(BATCHES[0]), [job(BATCHES[0]), job(BATCHES[2]), job(BATCHES[2])], lambda step, steps: None)
+        assert workers.begun() == [BATCHES[2]]
+
+
+def test_what_nobody_waits_for_any_more_makes_room_for_what_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endless, run = trial(1, seed=3), training.train_together
+
+    def waits(networks: Any, trials: Any, *given: Any) -> Any:
+        if trials[0].seed == endless.seed:
+            time.sleep(600)
+        return run(networks, trials, *given)
+
+    monkeypatch.setattr("inarch.launch.here.train_together", waits)
+    with side_by_side(tmp_path, 2) as (_, workers, _):
+        # Whatever becomes free takes one of them, and neither ends.
+        workers.run(job(BATCHES[0]), [job((endless,)), job((replace(endless, cut=2),))], lambda step, steps: None)
+        (result,) = workers.run(job(BATCHES[2]), [], lambda step, steps: None)
+        assert result.trial == BATCHES[2][0]
+
+
+def test_where_no_process_can_be_begun_the_study_goes_on_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise OSError("too many processes")
+
+    monkeypatch.setattr("inarch.launch.workers.forked", fails)
+    with side_by_side(tmp_path, 2) as (_, workers, said):
+        (result,) = workers.run(job(BATCHES[0]), [job(BATCHES[2])], lambda step, steps: None)
+        assert result.trial == BATCHES[0][0]
+        assert workers.number == 1
+        assert "could not be begun" in said[0]
+
+
+def test_an_error_that_is_no_data_arrives_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class LocalError(Exception):
+        pass
+
+    def fails(*_: object) -> None:
+        raise LocalError("a fault of ours")
+
+    monkeypatch.setattr(Workbench, "_save", fails)
+    with (
+        side_by_side(tmp_path, 2) as (_, workers, said),
+        pytest.raises(RuntimeError, match=r"LocalError\('a fault of ours'\)"),
+    ):
+        workers.run(job(BATCHES[0]), [], lambda step, steps: None)
+    assert said == []
+
+
+def test_checkpoints_that_are_being_written_are_left_alone(tmp_path: Path) -> None:
+    with workbench(tmp_path) as bench:
+        half, other = bench.folder.checkpoints / ".tmpAbc", bench.folder.checkpoints / "other.safetensors"
+        for file in (half, other):
+            file.write_bytes(b"0")
+        bench.keep_checkpoints([], writing=True)
+        assert (half.exists(), other.exists()) == (True, False)
+        bench.keep_checkpoints([])
+        assert not half.exists()
 
 
 def test_an_error_that_a_user_can_mend_arrives_as_it_was_raised(

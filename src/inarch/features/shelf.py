@@ -186,7 +186,7 @@ class Shelf:
         entries = self.entries()
         for name in self.names():
             self.forget(name)
-        self._remove_leftovers(0.0)
+        self.remove_leftovers(0.0)
         return len(entries), sum(entry.size for entry in entries)
 
     def make_room(self, wanted: int, in_use: Callable[[str], bool], reserve: int = RESERVE) -> bool:
@@ -196,7 +196,7 @@ class Shelf:
         what one study may take if that is more; and `reserve` bytes of the disk stay free. Where that cannot be
         reached, nothing is removed in vain.
         """
-        self._remove_leftovers(_STALE)
+        self.remove_leftovers(_STALE)
         entries = self.entries(described=False)
         held, free = sum(entry.size for entry in entries), free_space(self.folder)
         total = max(self._limit, min(MOST_TOTAL, (held + free) // 4))
@@ -212,7 +212,7 @@ class Shelf:
             self.forget(name)
         return True
 
-    def _remove_leftovers(self, age: float) -> None:
+    def remove_leftovers(self, age: float) -> None:
         """Half-written files and rows without a manifest, older than `age` seconds, whose maker is not at work."""
         with suppress(OSError):
             for file in list(self.folder.iterdir()):

@@ -131,6 +131,11 @@ class PrefixStore:
         """Takes the word of another process for `segments` of its own."""
         self._written |= segments
 
+    def tidy(self) -> None:
+        """Removes what processes that were ended left half-written."""
+        if self._shelf is not None:
+            self._shelf.remove_leftovers(0.0)
+
     def close(self) -> None:
         """Closes files and gives memory back; what is asked for later is opened again."""
         while self._opened:

@@ -19,23 +19,24 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 
 # By how much several processes must beat one: less is within what other work does to a short measurement.
 MARGIN: Final = 1.15
 # Seconds for which steps are counted, the fewest steps, and how long a process may take for all of it.
-COUNTED, FEWEST, PATIENCE = 0.6, 3, 60.0
+COUNTED, FEWEST, PATIENCE = 0.4, 3, 60.0
 # Of prctl(2): a signal for this process when the one that forked it ends.
 _PARENT_DEATH_SIGNAL = 1
 
 
 def can_fork(device: str) -> bool:
     """Whether processes can be forked here: on Linux, with the work on the processor, and not in a process that may
-    have none of its own."""
+    have none of its own. Nor where there is an accelerator: PyTorch's backward pass then begins threads for it, whether
+    it is used or not, and refuses to work in what is forked afterwards."""
     allowed = sys.platform == "linux" and not multiprocessing.current_process().daemon
-    return allowed and torch.device(device).type == "cpu"
+    return allowed and torch.device(device).type == "cpu" and not torch.accelerator.is_available()
 
 
 def forked(serve: Callable[[Connection], None], threads: int) -> tuple[BaseProcess, Connection]:
@@ -106,26 +107,35 @@ def _rate(step: Callable[[], object], number: int, threads: int) -> float:
     """Steps a second of so many processes together, with so many threads each."""
 
     def count(connection: Connection) -> None:
-        step()
-        connection.send(None)
-        connection.recv()
-        done, start = 0, time.perf_counter()
-        while done < FEWEST or time.perf_counter() - start < COUNTED:
+        with suppress(RuntimeError):  # too little memory: who closes its end did no steps
             step()
-            done += 1
-        connection.send(done / (time.perf_counter() - start))
+            connection.send(None)
+            connection.recv()
+            done, start = 0, time.perf_counter()
+            while done < FEWEST or time.perf_counter() - start < COUNTED:
+                step()
+                done += 1
+            connection.send(done / (time.perf_counter() - start))
 
-    running = [forked(count, threads) for _ in range(number)]
+    running: list[tuple[BaseProcess, Connection]] = []
     try:
+        for _ in range(number):
+            running.append(forked(count, threads))
+        for _, connection in running:
+            _answer(connection)
         # All begin to count when all are warm.
-        for answer in ("warm", "counted"):
-            found = [connection.recv() if connection.poll(PATIENCE) else 0.0 for _, connection in running]
-            if answer == "warm":
-                for _, connection in running:
-                    connection.send(None)
-        return float(sum(found))
+        for _, connection in running:
+            connection.send(None)
+        return sum(float(_answer(connection)) for _, connection in running)
     except (OSError, EOFError):
         return 0.0
     finally:
         for process, connection in running:
             end(process, connection)
+
+
+def _answer(connection: Connection) -> Any:
+    """What comes through a connection; `OSError` where it takes too long."""
+    if not connection.poll(PATIENCE):
+        raise TimeoutError
+    return connection.recv()

@@ -95,6 +95,11 @@ class Workbench:
         self._record(*records)
         return [result_of(trial, record) for trial, record in zip(batch, records, strict=True)]
 
+    def took(self, batch: Sequence[Trial]) -> float:
+        """Seconds that recorded trials took, together."""
+        records = [self.folder.ledger.get(trial.key) for trial in batch]
+        return sum(record.seconds for record in records if record)
+
     def _train(
         self, batch: Sequence[Trial], watch: Watch
     ) -> tuple[list[AdaptedNetwork], list[Trained | TrainingError]]:
@@ -182,15 +187,14 @@ class Workbench:
                 self._save(one, network)
         return networks[batch.index(trial)].eval()
 
-    def keep_checkpoints(self, trials: list[Trial]) -> None:
-        """Deletes the checkpoints of all other trials."""
+    def keep_checkpoints(self, trials: list[Trial], *, writing: bool = False) -> None:
+        """Deletes the checkpoints of all other trials, and what is half-written unless somebody else is `writing`."""
         with self.store.profile.section("checkpoints"):
-            names = [self._checkpoint(trial).name for trial in trials]
-            # Another process may just be writing one of them.
-            kept = {*names, *map(_beside, names)}
+            kept = {self._checkpoint(trial).name for trial in trials}
             for file in self.folder.checkpoints.iterdir():
-                if file.name not in kept:
-                    file.unlink()
+                # Files that are not whole yet have hidden names, ours as well as those of safetensors.
+                if file.name not in kept and not (writing and file.name.startswith(".")):
+                    file.unlink(missing_ok=True)
 
     def _checkpoint(self, trial: Trial) -> Path:
         return self.folder.checkpoints / f"{trial.key}.safetensors"
@@ -261,14 +265,9 @@ def _test_key(trial: Trial) -> str:
     return f"{TEST}-{trial.key}"
 
 
-def _beside(name: str) -> str:
-    """Of the file in which a checkpoint is written."""
-    return f".{name}.part"
-
-
 def write_weights(path: Path, state: dict[str, Tensor]) -> None:
     """Writes safetensors beside and renames: the file is whole or not there."""
-    beside = path.with_name(_beside(path.name))
+    beside = path.with_name(f".{path.name}.part")
     try:
         save_file(state, beside)
         beside.chmod(0o644)  # safetensors makes it unreadable for others

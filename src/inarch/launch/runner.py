@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -69,7 +68,7 @@ class TrialRunner:
         """Says how long the study will take, that nothing is left of it, or that the limit is too short for it."""
         self._refuse_too_short_a_limit()
         to_come = self._to_come()
-        seconds = self._seconds(to_come) if to_come else 0.0
+        seconds = self._side_by_side(to_come)
         self._progress.announce(self._clock.forecast(sum(map(len, to_come)), seconds))
 
     def _refuse_too_short_a_limit(self) -> None:
@@ -96,6 +95,10 @@ class TrialRunner:
 
     def _seconds(self, to_come: Sequence[Batch]) -> float:
         return self._costs.total(to_come)
+
+    def _side_by_side(self, to_come: Sequence[Batch]) -> float:
+        """Seconds of many batches, shared out evenly."""
+        return self._seconds(to_come) / self._workers.number if to_come else 0.0
 
     def _missing(self) -> list[Batch]:
         """What must be there whatever the limit, each with the trials that are trained together with it."""
@@ -128,6 +131,8 @@ class TrialRunner:
             before = self.trained
             self._search()
             self._confirm()
+        self.close()
+        self._bench.keep_checkpoints(self._needed())
 
     def _search(self) -> None:
         """Round after round, until all is searched or nothing more fits into the time."""
@@ -165,7 +170,7 @@ class TrialRunner:
 
     def _fits(self, batch: Batch) -> bool:
         missing = self._missing()
-        if batch in missing:
+        if batch in missing or batch in self._workers.begun():
             return True
         return self._clock.left() > self._held_back(missing) + self._costs.seconds(*batch)
 
@@ -178,18 +183,19 @@ class TrialRunner:
             pending: list[Batch] = [*missing, *((t,) for t in race.pending() if t.key not in passed_over)]
             if not pending:
                 return
-            likely: list[Batch] = [(t,) for t in race.likely() if t.key not in passed_over]
-            batch, following = pending[0], [*pending[1:], *likely]
+            batch, likely = pending[0], [(t,) for t in race.likely() if t.key not in passed_over]
             if batch in missing or self._confirmable(batch):
                 # Any of them may get a further seed, which has views of its own.
                 wanted = self._read_by([*batch, *self._finalists()])
-                ahead = [b for b in self._ahead(following) if self._confirmable(b)]
+                following = [*self._ahead(pending[1:]), *self._ahead(likely)]
+                ahead = [b for b in following if self._confirmable(b)]
                 self._run(batch, "confirmation", ahead, wanted)
             else:
                 self._left_out[batch[0].key] = f"confirmation with seed {batch[0].seed}: {describe(batch[0])}"
 
     def _confirmable(self, batch: Batch) -> bool:
-        return self._clock.left() > self._closing() + self._costs.seconds(*batch)
+        enough = self._clock.left() > self._closing() + self._costs.seconds(*batch)
+        return enough or batch in self._workers.begun()
 
     def _read_by(self, trials: Iterable[Trial]) -> frozenset[int]:
         """The stored cuts that trials read."""
@@ -203,7 +209,6 @@ class TrialRunner:
         others = f" and {len(batch) - 1} more together with it" if len(batch) > 1 else ""
         self._progress.trial(f"{name}: {describe(batch[0])}{others}", self._standing())
         before = self._costs.raw(*batch)
-        start = time.monotonic()
         jobs = [
             Job(b, self._clock.deadline(self._reserve(b)), self._every_epoch(b[0]), wanted_cuts)
             for b in (batch, *ahead)
@@ -217,8 +222,9 @@ class TrialRunner:
         self.history |= {result.trial.key: result for result in results}
         self._left_out = {key: words for key, words in self._left_out.items() if key not in self.history}
         if any(result.accuracy >= 0 for result in results):
-            self._costs.learn(before, time.monotonic() - start)
-        self._bench.keep_checkpoints([*self._needed(), *self._workers.trials()])
+            self._costs.learn(before, self._bench.took(batch))
+        ahead_of_time = [trial for begun in self._workers.begun() for trial in begun]
+        self._bench.keep_checkpoints([*self._needed(), *ahead_of_time], writing=bool(ahead_of_time))
 
     def _every_epoch(self, trial: Trial) -> bool:
         """Nobody sees learning curves of what the search trained with fewer epochs, only of what may be reported."""
@@ -245,7 +251,7 @@ class TrialRunner:
     def _standing(self) -> Standing:
         to_come = self._to_come()
         finished = [r.accuracy for r in self.history.values() if r.accuracy >= 0]
-        left = min(self._seconds(to_come), self._clock.left())
+        left = min(self._side_by_side(to_come), self._clock.left())
         done = len(self.history)
         return Standing(done, done + sum(map(len, to_come)), max(finished, default=None), left)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pickle import PicklingError
 from typing import Any, Final, final
 
 from inarch.launch.allocator import give_back
@@ -21,8 +22,7 @@ from inarch.profile import Profile
 from inarch.results.ledger import Record
 from inarch.search.space import Result
 from inarch.search.together import Batch
-from inarch.training.fit import Watch
-from inarch.training.trial import Trial
+from inarch.training.fit import OutOfTimeError, Watch
 
 # Seconds between two steps that a process tells of.
 TOLD: Final = 0.2
@@ -45,12 +45,22 @@ class Job:
 @final
 @dataclass
 class _Trained:
-    """What a process found: records, or why there are none; where its time went; which segments it knows; its bytes."""
+    """What a process found for a job: records, or why there are none; where its time went; the segments that it knows;
+    its own bytes of memory."""
 
+    job: Job
     records: list[Record] | Exception
     seconds: dict[str, float]
     segments: frozenset[str]
     memory: int
+
+    def too_soon(self, asked: Job) -> bool:
+        """Whether it stopped at a deadline that is not that of the one who asks."""
+        return isinstance(self.records, OutOfTimeError) and self.job.deadline < asked.deadline
+
+
+class _LostError(Exception):
+    """A process could not be begun, or ended by itself."""
 
 
 @final
@@ -63,7 +73,7 @@ class Workers:
         self.number = machine.workers if can_fork(machine.device) and bench.store.on_disk else 1
         self._running: list[tuple[BaseProcess, Connection]] = []
         # What each process is doing, by its place; what is done and was not asked for yet; what the user was told.
-        self._doing: dict[int, Batch] = {}
+        self._doing: dict[int, Job] = {}
         self._done: dict[Batch, _Trained] = {}
         self._told: set[str] = set()
 
@@ -72,16 +82,20 @@ class Workers:
 
         progress: steps done and to come, of the batch. `OutOfTimeError` where its deadline passed.
         """
-        while self.number > 1:
+        if self.number > 1:
             try:
-                return self._bench.take(job.batch, self._asked(job, ahead, progress))
-            except (EOFError, ConnectionError):
+                found = self._asked(job, ahead, progress).records
+            except _LostError:
                 self.close()
                 self.number = 1
                 self._say(
-                    "A process that trained beside others was ended from outside, perhaps for lack of memory. The "
-                    "study goes on with one training at a time and the same results."
+                    "A process that trains beside others could not be begun, or was ended from outside, perhaps for "
+                    "lack of memory. The study goes on with one training at a time and the same results."
                 )
+            else:
+                if isinstance(found, Exception):
+                    raise found
+                return self._bench.take(job.batch, found)
         store = self._bench.store
         store.wanted_cuts = job.wanted_cuts
         try:
@@ -89,60 +103,81 @@ class Workers:
         finally:
             store.wanted_cuts = None
 
-    def trials(self) -> list[Trial]:
+    def begun(self) -> list[Batch]:
         """What was trained, or is being trained, before it was asked for."""
-        return [trial for batch in (*self._done, *self._doing.values()) for trial in batch]
+        return [*self._done, *(job.batch for job in self._doing.values())]
 
     def close(self) -> None:
         """Ends the processes, whatever they are doing; what nobody asked for is forgotten."""
         self._bench.store.profile.works_beside(False)
         while self._running:
             end(*self._running.pop())
+        if self._doing:
+            self._bench.store.tidy()
         self._doing.clear()
         self._done.clear()
 
-    def _asked(self, job: Job, ahead: Sequence[Job], progress: Callable[[int, int], None]) -> list[Record]:
+    def _asked(self, job: Job, ahead: Sequence[Job], progress: Callable[[int, int], None]) -> _Trained:
+        """What was found for a job; `_LostError` where a process is."""
         profile = self._bench.store.profile
+        waiting = list({job.batch: job for job in (job, *ahead)}.values())
+        if job.batch in self._done and self._done[job.batch].too_soon(job):
+            del self._done[job.batch]
+        try:
+            self._man(waiting)
+            self._hand_out(waiting)
+            profile.works_beside(True)
+            while job.batch not in self._done:
+                connections = {connection: place for place, (_, connection) in enumerate(self._running)}
+                for connection in wait([c for c, place in connections.items() if place in self._doing]):
+                    assert isinstance(connection, Connection)
+                    self._hear(connections[connection], connection.recv(), job, progress)
+                self._hand_out(waiting)
+        except (EOFError, OSError) as error:
+            raise _LostError from error
+        profile.works_beside(bool(self._doing))
+        return self._done.pop(job.batch)
+
+    def _man(self, waiting: Sequence[Job]) -> None:
+        """Has all processes run, and one of them free, or at the first job: else one ends that does what nobody waits
+        for."""
+        machine = self._bench.store.machine
         if not self._running:
             give_back()  # what is forked along should be little
-            for _ in range(self.number):
-                self._running.append(forked(self._serve, self._bench.store.machine.threads))
-        waiting = [job, *ahead]
-        self._hand_out(waiting)
-        profile.works_beside(True)
-        while job.batch not in self._done:
-            connections = {connection: place for place, (_, connection) in enumerate(self._running)}
-            for connection in wait([c for c, place in connections.items() if place in self._doing]):
-                assert isinstance(connection, Connection)
-                self._hear(connections[connection], connection.recv(), job.batch, progress)
-            self._hand_out(waiting)
-        profile.works_beside(bool(self._doing))
-        found = self._done.pop(job.batch)
-        if isinstance(found.records, Exception):
-            raise found.records
-        return found.records
+        while len(self._running) < self.number:
+            self._running.append(forked(self._serve, machine.threads))
+        begun = [*self._done, *(job.batch for job in self._doing.values())]
+        if waiting[0].batch in begun or len(self._doing) < self.number:
+            return
+        wanted = {job.batch for job in waiting}
+        for place in [place for place, job in self._doing.items() if job.batch not in wanted][:1]:
+            end(*self._running[place])
+            del self._doing[place]
+            self._running[place] = forked(self._serve, machine.threads)
+            self._bench.store.tidy()
 
     def _hand_out(self, waiting: Sequence[Job]) -> None:
         """Gives those who have nothing to do the first jobs that nobody does."""
-        known = self._bench.store.segments()
-        begun = {*self._done, *self._doing.values()}
+        known, begun = self._bench.store.segments(), set(self.begun())
         left = [job for job in waiting if job.batch not in begun]
         for place, (_, connection) in enumerate(self._running):
             if place not in self._doing and left:
                 job = left.pop(0)
                 connection.send((job, known))
-                self._doing[place] = job.batch
+                self._doing[place] = job
 
-    def _hear(self, place: int, message: Any, asked: Batch, progress: Callable[[int, int], None]) -> None:
-        batch = self._doing[place]
+    def _hear(self, place: int, message: Any, asked: Job, progress: Callable[[int, int], None]) -> None:
+        job = self._doing[place]
         if isinstance(message, str):
             self._say(message)
         elif isinstance(message, tuple):
-            if batch == asked:
+            if job.batch == asked.batch:
                 progress(*message)
         else:
             store = self._bench.store
-            self._done[self._doing.pop(place)] = message
+            del self._doing[place]
+            if not (job.batch == asked.batch and message.too_soon(asked)):
+                self._done[job.batch] = message
             store.learn(message.segments)
             store.profile.add_beside(place, message.seconds, message.memory)
 
@@ -167,8 +202,11 @@ class Workers:
                 records = bench.trained(job.batch, Watch(job.deadline, _seldom(connection.send), job.every_epoch))
             except Exception as error:
                 records = error
-            known = store.segments()
-            connection.send(_Trained(records, store.profile.seconds(), known, private_bytes()))
+            found = _Trained(job, records, store.profile.seconds(), store.segments(), private_bytes())
+            try:
+                connection.send(found)
+            except (PicklingError, TypeError, AttributeError):  # an error of somebody else, with what is no data
+                connection.send(replace(found, records=RuntimeError(repr(records))))
 
 
 def _seldom(tell: Callable[[tuple[int, int]], None]) -> Callable[[int, int], None]:
