@@ -222,7 +222,7 @@ def test_views_of_confirmation_seeds_are_made_once_at_the_cuts_that_may_be_confi
         return push(passes, cuts, split, view, positions)
 
     monkeypatch.setattr(Passes, "push", counted)
-    done(inarch(*command(out, store, "--seeds", "3")))
+    done(inarch(*command(out, store, "--seeds", "3", "--grafts", "replace")))
     kept: dict[bool, set[str]] = {False: set(), True: set()}
     for manifest in sound(store):
         if manifest.about["view"] is not None:
