@@ -83,8 +83,8 @@ def test_processes_are_worth_it_where_steps_are_no_slower_beside_each_other(monk
     assert quickest_number(lambda: time.sleep(0.01), 4, [2]) == 2
     assert quickest_number(lambda: time.sleep(0.01), 4, [2, 4]) == 4
     assert quickest_number(lambda: time.sleep(0.01), 4, []) == 1
-    # Twice as long on half of the threads: nothing is gained.
-    assert quickest_number(lambda: time.sleep(0.04 / torch.get_num_threads()), 4, [2, 4]) == 1
+    # Four times as long on half of the threads: as many processes do half as much.
+    assert quickest_number(lambda: time.sleep(0.16 / torch.get_num_threads() ** 2), 4, [2, 4]) == 1
 
 
 def test_what_cannot_be_computed_side_by_side_is_computed_alone() -> None:
