@@ -62,10 +62,7 @@ def fit(
         bench = Workbench(staged, loaded.network, store, folder)
         with profile.section("search and estimates"):
             runner = TrialRunner(bench, space_of(options, staged, settings), clock, progress)
-            try:
-                runner.run()
-            finally:
-                runner.close()
+            runner.run()
             runner.require_enough()
         outcome = Outcome(runner.space, runner.history, staged, dataset, bench.store.images.labels["test"], bench.test)
         results = outcome.to_json() | {

@@ -127,21 +127,20 @@ class TrialRunner:
     def run(self) -> None:
         """Search and confirmation, and again where time is left after all: first estimates may have been too dear."""
         before = -1
-        while before < self.trained:
-            before = self.trained
-            self._search()
-            self._confirm()
-        self.close()
+        try:
+            while before < self.trained:
+                before = self.trained
+                self._search()
+                self._confirm()
+        finally:
+            # What still trains, nobody will ask for.
+            self._workers.close()
         self._bench.keep_checkpoints(self._needed())
 
     def _search(self) -> None:
         """Round after round, until all is searched or nothing more fits into the time."""
         while (found := self._next()) is not None:
             self._run(*found)
-
-    def close(self) -> None:
-        """Ends what still trains, which nobody will ask for."""
-        self._workers.close()
 
     def _next(self) -> tuple[Batch, str, list[Batch]] | None:
         """The next batch that fits into the time, with the name of its round and what will follow it there; what does
@@ -169,6 +168,8 @@ class TrialRunner:
         return sorted(following, key=lambda batch: (-batch[0].settings.epochs, batch[0].cut))
 
     def _fits(self, batch: Batch) -> bool:
+        if self._clock.limit is None:  # asked of every batch that is ahead, and what follows takes its time
+            return True
         missing = self._missing()
         if batch in missing or batch in self._workers.begun():
             return True
@@ -194,8 +195,9 @@ class TrialRunner:
                 self._left_out[batch[0].key] = f"confirmation with seed {batch[0].seed}: {describe(batch[0])}"
 
     def _confirmable(self, batch: Batch) -> bool:
-        enough = self._clock.left() > self._closing() + self._costs.seconds(*batch)
-        return enough or batch in self._workers.begun()
+        if self._clock.limit is None or batch in self._workers.begun():
+            return True
+        return self._clock.left() > self._closing() + self._costs.seconds(*batch)
 
     def _read_by(self, trials: Iterable[Trial]) -> frozenset[int]:
         """The stored cuts that trials read."""
@@ -232,6 +234,8 @@ class TrialRunner:
 
     def _reserve(self, batch: Batch) -> float:
         """Seconds before the limit at which a running batch must stop; below zero for what must be there."""
+        if self._clock.limit is None:
+            return 0.0
         missing = self._missing()
         if batch in missing:
             return -0.5 * self._clock.overtime()

@@ -146,8 +146,7 @@ class Workers:
             give_back()  # what is forked along should be little
         while len(self._running) < self.number:
             self._running.append(forked(self._serve, machine.threads))
-        begun = [*self._done, *(job.batch for job in self._doing.values())]
-        if waiting[0].batch in begun or len(self._doing) < self.number:
+        if waiting[0].batch in self.begun() or len(self._doing) < self.number:
             return
         wanted = {job.batch for job in waiting}
         for place in [place for place, job in self._doing.items() if job.batch not in wanted][:1]:

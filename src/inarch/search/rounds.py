@@ -20,6 +20,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import zip_longest
 
 from inarch.network.grafts import graft_class
 from inarch.search.space import FAILED, MULTIPLES, PROBE_MULTIPLES, RATIOS, Result, Space, Track
@@ -86,20 +87,18 @@ def traditional_trial(space: Space, ratio: float, history: History) -> Trial:
 
 def coarse(space: Space, history: History) -> Iterator[Trial]:
     # Depth by depth rather than track by track: a study that is cut short has compared all tracks alike.
-    ladders = [coarse_trials(space, track, history) for track in leading_tracks(space, history)]
-    for depth in range(max(map(len, ladders))):
-        for ladder in ladders:
-            if depth < len(ladder):
-                yield ladder[depth]
+    yield from in_turn([coarse_trials(space, track, history) for track in leading_tracks(space, history)])
     for track in ordered_tracks(space, history):
         yield search_trial(space, track, space.cuts(track)[-1], history)
 
 
 def rates(space: Space, history: History) -> Iterator[Trial]:
-    ladders = [ratio_trials(space, track, history) for track in leading_tracks(space, history)]
-    for step in range(max(map(len, ladders))):
-        for ladder in ladders:
-            yield from ladder[step : step + 1]
+    yield from in_turn([ratio_trials(space, track, history) for track in leading_tracks(space, history)])
+
+
+def in_turn(ladders: Sequence[Sequence[Trial]]) -> Iterator[Trial]:
+    """The first trial of each ladder, then the second of each that has one, and so on."""
+    return (trial for step in zip_longest(*ladders) for trial in step if trial is not None)
 
 
 def ratio_trials(space: Space, track: Track, history: History) -> list[Trial]:
@@ -173,9 +172,8 @@ def first_ratio(space: Space, track: Track, history: History) -> float:
 
     It is that round's own ratio unless the track's multiple differs from the one that did best there.
     """
-    found = [
-        result for trial in traditional(space, history) if (result := history.get(trial.key)) and result.accuracy >= 0
-    ]
+    tried = traditional(space, history)
+    found = [result for trial in tried if (result := history.get(trial.key)) and result.accuracy >= 0]
     if not found:
         return RATIOS[0]
     wanted = max(found, key=lambda r: r.merit).trial.learning_rate
@@ -209,7 +207,7 @@ def traditional_trials(space: Space, history: History) -> list[Trial]:
     if space.exhaustive:
         return traditional_grid(space)
     ratios = traditional_ratios(space, history)
-    tried = [traditional_trial(space, ratio, history) for ratio in ratios]
+    tried = list(traditional(space, history))
     found = [(result.merit, ratio) for t, ratio in zip(tried, ratios, strict=True) if (result := history.get(t.key))]
     ratio = max(found, key=lambda pair: pair[0])[1] if found else RATIOS[0]
     return [*tried, *(space.trial(space.baseline, 0, ratio=ratio, multiple=multiple) for multiple in MULTIPLES)]
