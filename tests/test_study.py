@@ -411,15 +411,16 @@ def test_a_first_call_that_fails_does_not_decide_threads_or_precision(command: C
     assert (environment["threads"], plan["frozen"], plan["trained"]) == (1, "bf16", "bf16")
 
 
-def test_trials_with_fewer_epochs_are_validated_once_and_all_others_after_every_epoch(
-    command: Command, tmp_path: Path
-) -> None:
-    run = fitted(command, tmp_path / "run", *ONE, "--epochs", "5")
+def test_what_a_report_draws_is_validated_after_every_epoch_and_all_else_once(command: Command, tmp_path: Path) -> None:
+    run = fitted(command, tmp_path / "run", *ONE, "--epochs", "5", "--seeds", "2")
     with Ledger(run / "ledger.sqlite") as ledger:
-        curves = {(r.subject["settings"]["epochs"], len(r.outcome["epochs"])) for r in ledger.records("trial")}
-    assert curves == {(2, 0), (5, 5)}
+        curves = {
+            (r.subject["settings"]["epochs"], r.subject["seed"] > 1, len(r.outcome["epochs"]))
+            for r in ledger.records("trial")
+        }
+    assert curves == {(2, False, 0), (3, False, 0), (5, False, 5), (5, True, 0)}
     evidence = json.loads((run / "evidence.json").read_text())
-    assert {len(seed["epochs"]) for curve in evidence["learning"] for seed in curve["seeds"]} == {5}
+    assert all([len(seed["epochs"]) for seed in curve["seeds"]] == [5, 0] for curve in evidence["learning"])
 
 
 # Time limits

@@ -197,9 +197,14 @@ def require(method: str, configuration: Configuration, staged: Stages) -> None:
     make_method(method).require(configuration, staged)
 
 
-def space_of(options: StudyOptions, staged: Stages, settings: TrainingSettings) -> Space:
-    """Every track of the proposal that can be cut somewhere, with rates that stand for those of the range tests."""
-    space = Space(len(staged.stages), (), settings, {}, options.seed, options.seeds, options.search)
+def space_of(options: StudyOptions, staged: Stages, settings: TrainingSettings, validation: int) -> Space:
+    """Every track of the proposal that can be cut somewhere, with rates that stand for those of the range tests.
+
+    validation: number of validation images.
+    """
+    space = Space(
+        len(staged.stages), (), settings, {}, options.seed, options.seeds, options.search, validation=validation
+    )
     proposal = tracks_of(options, space, cut_indices(options.cuts, staged))
     if not proposal:
         deepest_only = method_class(options.method).deepest_only

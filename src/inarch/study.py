@@ -61,7 +61,8 @@ def fit(
         store.profile = profile
         bench = Workbench(staged, loaded.network, store, folder)
         with profile.section("search and estimates"):
-            runner = TrialRunner(bench, space_of(options, staged, settings), clock, progress)
+            space = space_of(options, staged, settings, len(dataset.validation))
+            runner = TrialRunner(bench, space, clock, progress)
             runner.run()
             runner.require_enough()
         outcome = Outcome(runner.space, runner.history, staged, dataset, bench.store.images.labels["test"], bench.test)

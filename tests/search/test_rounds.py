@@ -9,18 +9,23 @@ import pytest
 
 from inarch.network.grafts import Configuration, graft_class
 from inarch.search.choice import Candidate, Race, best_of_graft, candidate, confirmations, required, roles, stand_ins
+from inarch.search.rates import (
+    best_pairs,
+    first_ratio,
+    linear_probes,
+    pairs_to_compare,
+    rate_trial,
+    ratio_trials,
+    traditional_grid,
+)  # fmt: skip
 from inarch.search.rounds import (
     contenders,
     expected_trials,
-    first_ratio,
     leading_tracks,
-    linear_probes,
     neighbours,
     next_round,
     ordered_tracks,
-    ratio_trials,
     track_results,
-    traditional_grid,
 )  # fmt: skip
 from inarch.search.space import FAILED, MULTIPLES, RATIOS, SEARCHES, TRADITIONAL, Result, Space, Track
 from inarch.training.trial import TrainingSettings, Trial
@@ -83,8 +88,9 @@ def test_rounds_come_in_the_order_of_the_docstring() -> None:
         names.append(found.name)
         trial = found.trials[0]
         history[trial.key] = Result(trial, peak(9)(trial), 0.5)
-    assert list(dict.fromkeys(names)) == ["probes", "traditional", "coarse cuts", "rates", "finer cuts"]
-    assert names == sorted(names, key=["probes", "traditional", "coarse cuts", "rates", "finer cuts"].index)
+    rounds = ["probes", "rates", "traditional", "coarse cuts", "finer cuts"]
+    assert list(dict.fromkeys(names)) == rounds
+    assert names == sorted(names, key=rounds.index)
 
 
 def test_the_first_trial_is_the_linear_probe_and_no_trial_is_proposed_twice() -> None:
@@ -98,7 +104,7 @@ def test_the_first_trial_is_the_linear_probe_and_no_trial_is_proposed_twice() ->
 
 @pytest.mark.parametrize("best", RATIOS)
 @pytest.mark.parametrize("factor", [1.0, 0.1, 10.0, 0.2])
-def test_every_track_begins_with_old_layers_at_the_best_traditional_rate_whatever_its_new_layers_bear(
+def test_every_track_trains_old_layers_at_the_rate_that_did_best_half_frozen_whatever_its_new_layers_bear(
     best: float, factor: float
 ) -> None:
     rates = {REPLACE: 0.03, RETAIN: 0.03 * factor, RETAIN_L2: 0.03}
@@ -107,11 +113,12 @@ def test_every_track_begins_with_old_layers_at_the_best_traditional_rate_whateve
     assert first_ratio(space, space.tracks[1], history) == RATIOS[0]
 
     def accuracy(trial: Trial) -> float:
-        wanted = trial.configuration == REPLACE and trial.cut == 0 and trial.learning_rate == pytest.approx(0.03 * best)
-        return 0.9 if wanted else 0.5
+        compared = trial.configuration == REPLACE and trial.settings == space.rate_settings
+        return 0.9 if compared and trial.learning_rate == pytest.approx(0.03 * best) else 0.5
 
-    while (found := next_round(space, history)) is not None and found.name in ("probes", "traditional"):
-        history[found.trials[0].key] = Result(found.trials[0], accuracy(found.trials[0]), 0.5)
+    while (found := next_round(space, history)) is not None and found.name in ("probes", "rates", "traditional"):
+        for trial in found.trials:
+            history[trial.key] = Result(trial, accuracy(trial), 1 - accuracy(trial))
     assert found is not None
     for trial in found.trials:
         if 0 < trial.cut < STAGES - 1 and trial.configuration in (RETAIN, REPLACE):
@@ -130,7 +137,7 @@ def test_trials_with_old_layers_at_rates_that_the_search_does_not_try_are_not_lo
 
 @pytest.mark.parametrize("search", SEARCHES)
 def test_whatever_contends_gets_the_same_rule_of_rates(search: str) -> None:
-    space = a_space(search=search)
+    space = a_space(search=search, settings=TrainingSettings(epochs=8))
     history = searched(space, peak(6))
     found = contenders(space, history)
     assert {graft_class(t.configuration.graft).keeps_layer for t in found} == {True, False}
@@ -139,14 +146,18 @@ def test_whatever_contends_gets_the_same_rule_of_rates(search: str) -> None:
         assert {space.probe(track, multiple).key for multiple in MULTIPLES} <= history.keys()
         trials = [r.trial for r in track_results(track, space, history)]
         deepest = space.deepest(track.configuration)
-        ratios = {round(t.learning_rate / t.new_layer_learning_rate, 3) for t in trials if t.cut < deepest}
-        assert ratios == set(RATIOS)
+        # Traditional fine-tuning has rates of its own.
+        ratios = {round(t.learning_rate / t.new_layer_learning_rate, 3) for t in trials if 0 < t.cut < deepest}
+        assert ratios == (set(RATIOS) if space.exhaustive else {first_ratio(space, track, history)})
 
 
 def test_a_halving_search_trains_with_a_part_of_the_epochs_what_is_confirmed_with_all() -> None:
     space = a_space(settings=TrainingSettings(epochs=10))
     history = searched(space, peak(6))
-    assert {r.trial.settings.epochs for r in history.values() if r.trial.learning_rate} == {3}
+    assert {r.trial.settings.epochs for r in history.values() if r.trial.learning_rate} == {3, 5}
+    compared = [r.trial for r in history.values() if r.trial.settings.epochs == 5]
+    assert {t.key for t in compared} == {rate_trial(space, *p).key for p in pairs_to_compare(space, history)}
+    assert {(t.configuration, t.cut) for t in compared} == {(TRADITIONAL, STAGES // 2)}
     in_full = [r.trial for r in history.values() if r.trial.settings.epochs == 10]
     assert {t.key for t in in_full} == {space.probe(t, m).key for t in space.tracks for m in MULTIPLES} | {
         t.key for t in linear_probes(space)
@@ -172,19 +183,40 @@ def test_an_exhaustive_search_tries_every_track_at_every_cut_in_full() -> None:
     assert {t.key for t in traditional_grid(space)} <= history.keys()
 
 
-def test_traditional_fine_tuning_has_its_ratios_tried_and_then_the_multiples_at_the_best() -> None:
-    space = a_space(RETAIN)
+def test_rates_of_old_layers_are_compared_step_by_step_and_the_best_train_all_layers() -> None:
+    space = a_space(RETAIN, settings=TrainingSettings(epochs=8))
     # The lowest ratio is worth a trial only where the highest is no better than the usual one.
     for best, tried in ((1.0, {1.0, 0.1}), (0.1, set(RATIOS)), (0.01, set(RATIOS))):
-        history = searched(
-            space, lambda t, best=best: 0.9 if t.learning_rate == best * t.new_layer_learning_rate else 0.5
-        )
-        grid = [history[t.key].trial for t in traditional_grid(space) if t.key in history]
-        ratios = [round(t.learning_rate / t.new_layer_learning_rate, 3) for t in grid]
-        assert set(ratios) == tried
-        at_best = {t.new_layer_learning_rate for t, r in zip(grid, ratios, strict=True) if r == best}
-        assert len(at_best) == len(MULTIPLES)
-        assert len(grid) == len(tried) + len(MULTIPLES) - 1
+
+        def accuracy(trial: Trial, best: float = best) -> float:
+            ratio = trial.learning_rate / trial.new_layer_learning_rate
+            return 0.8 * (ratio == pytest.approx(best)) + trial.new_layer_learning_rate
+
+        history = searched(space, accuracy)
+        pairs = pairs_to_compare(space, history)
+        assert {rate_trial(space, *pair).key for pair in pairs} <= history.keys()
+        assert {ratio for ratio, _ in pairs} == tried
+        assert {multiple for ratio, multiple in pairs if ratio == best} == set(MULTIPLES)
+        assert len(pairs) == len(tried) + len(MULTIPLES) - 1
+        assert best_pairs(space, history)[0] == (best, 3.0)
+        whole = [t for t in traditional_grid(space) if t.key in history]
+        found = {(round(t.learning_rate / t.new_layer_learning_rate, 3), t.new_layer_learning_rate) for t in whole}
+        # The two best, and the best with a lower ratio: old layers that all train may bear less.
+        assert found == {(best, 0.09), (best, 0.03)} | {(r, 0.09) for r in {1.0: [0.1], 0.1: [0.01]}.get(best, [])}
+
+
+def test_rates_are_told_apart_by_log_loss_and_a_failed_one_is_never_the_best() -> None:
+    space = a_space(RETAIN, settings=TrainingSettings(epochs=8))
+
+    def results(trial: Trial) -> Result:
+        if trial.learning_rate > trial.new_layer_learning_rate / 2:
+            return Result(trial, FAILED, 0.0)
+        return Result(trial, 0.5 if trial.learning_rate else 0.6, 1.0 - trial.learning_rate)
+
+    history: dict[str, Result] = {}
+    while (found := next_round(space, history)) is not None:
+        history |= {t.key: results(t) for t in found.trials}
+    assert best_pairs(space, history)[0] == (0.1, 3.0)
 
 
 def test_the_baselines_run_whatever_the_proposal_is() -> None:
@@ -224,13 +256,24 @@ def test_no_round_begins_before_those_ahead_of_it_are_finished() -> None:
     assert next_round(space, history, frozenset({first.trials[0].key})) is None
     later = next_round(space, history | {first.trials[0].key: Result(first.trials[0], 0.5, 0.5)})
     assert later is not None
-    assert later.name == "traditional"
+    assert later.name == "rates"
 
 
 def test_neighbours_lie_half_way_to_the_tried_cuts() -> None:
     space = a_space(RETAIN)
     results = [Result(space.trial(space.proposal[0], cut), a, 0.5) for cut, a in ((0, 0.5), (8, 0.9), (16, 0.6))]
-    assert neighbours(results) == [4, 12]
+    assert neighbours(space, results) == [4, 12]
+
+
+def test_between_cuts_that_the_validation_images_cannot_tell_apart_there_are_no_finer_ones() -> None:
+    space = a_space(RETAIN)
+    results = [Result(space.trial(space.proposal[0], cut), a, 0.5) for cut, a in ((4, 0.88), (8, 0.9), (16, 0.89))]
+    assert neighbours(space, results) == [6, 12]
+    assert neighbours(replace(space, validation=1000), results) == [6, 12]  # a standard error of 0.0095
+    assert neighbours(replace(space, validation=100), results) == []
+    # Where the best is the shallowest, the cut with nothing frozen is looked at, if the one above is worse.
+    assert neighbours(replace(space, validation=1000), results[1:]) == [3, 12]
+    assert neighbours(replace(space, validation=100), results[1:]) == []
 
 
 def test_of_every_graft_the_variant_that_probed_best_is_searched_first() -> None:
@@ -242,7 +285,7 @@ def test_of_every_graft_the_variant_that_probed_best_is_searched_first() -> None
 def coarse_order(accuracy: Callable[[Trial], float]) -> list[tuple[str, int]]:
     """Configuration and cut of the trials of the coarse round, in order."""
     space, history, order = a_space(), dict[str, Result](), list[tuple[str, int]]()
-    while (found := next_round(space, history)) is not None and found.name in ("probes", "traditional", "coarse cuts"):
+    while (found := next_round(space, history)) is not None and found.name != "finer cuts":
         trial = found.trials[0]
         if found.name == "coarse cuts":
             order.append((str(trial.configuration), trial.cut))
@@ -253,34 +296,39 @@ def coarse_order(accuracy: Callable[[Trial], float]) -> list[tuple[str, int]]:
 def test_the_coarse_cuts_are_tried_from_the_deepest_up_and_first_by_what_keeps_the_layer() -> None:
     order = coarse_order(lambda t: 0.9 if t.configuration == RETAIN_L2 else 0.5)
     # The deepest are known from the probes, which have as many epochs here.
-    assert order[:3] == [("retain, l2", 12), ("retain, l2", 8), ("replace", 11)]
+    assert order[:3] == [("retain, l2", 12), ("replace", 11), ("retain, l2", 8)]
     assert [cut for configuration, cut in order if configuration == "retain, l2"] == [12, 8, 4]
 
 
-@pytest.mark.parametrize(("at", "tried"), [(0, True), (3, True), (7, False), (16, False)])
-def test_nothing_frozen_is_tried_where_unfreezing_more_has_helped_so_far(at: int, tried: bool) -> None:
-    order = coarse_order(peak(at))
-    assert (("retain", 0) in order) is tried
+@pytest.mark.parametrize(("at", "tried"), [(0, True), (7, False), (16, False)])
+def test_nothing_frozen_is_tried_by_a_contender_where_unfreezing_more_has_helped_so_far(at: int, tried: bool) -> None:
+    assert 0 not in [cut for _, cut in coarse_order(peak(at))]
+    space = a_space(REPLACE, RETAIN, JOINED)
+    history = searched(space, peak(at))
+    cuts = {t.configuration.graft: {r.trial.cut for r in track_results(t, space, history)} for t in space.tracks}
+    assert (0 in cuts["retain"]) is tried
+    assert 0 not in cuts["joined"]
     # Traditional fine-tuning is one of the trials of replacing, whatever its other cuts say.
-    assert ("replace", 0) not in order
+    assert 0 in cuts["replace"]
 
 
-def test_ratios_are_tried_away_from_the_first_as_long_as_that_helps() -> None:
-    space = a_space(RETAIN)
+def test_a_contender_between_two_ratios_tries_both_half_frozen_and_goes_on_with_the_better() -> None:
+    space = a_space(RETAIN, settings=TrainingSettings(epochs=8))
     track = space.proposal[0]
-    for wanted, tried in (((1.0,), {1.0, 0.1}), ((1.0, 0.1), {1.0, 0.1, 0.01})):
-        first, *rest = wanted
+    for better in (0.1, 0.01):
 
-        def accuracy(trial: Trial, first: float = first, better: tuple[float, ...] = tuple(rest)) -> float:
-            ratio = round(trial.learning_rate / trial.new_layer_learning_rate, 3)
+        def accuracy(trial: Trial, better: float = better) -> float:
             if trial.configuration == REPLACE:
-                return 0.9 if ratio == first else 0.5
-            return 0.9 if ratio in better else 0.8 if ratio == first else 0.5
+                return 0.9 if trial.learning_rate == pytest.approx(0.003) else 0.5
+            ratio = round(trial.learning_rate / 0.09, 3)
+            # Its new layers bear three times as much, so no ratio brings the old ones to 0.003.
+            return 0.9 if ratio == better or trial.new_layer_learning_rate == pytest.approx(0.09) else 0.5
 
         history = searched(space, accuracy)
-        at_cut = ratio_trials(space, track, history)
-        assert {round(t.learning_rate / t.new_layer_learning_rate, 3) for t in at_cut} == tried
-        assert {t.key for t in at_cut} <= history.keys()
+        tried = ratio_trials(space, track, history)
+        assert tried.keys() == {0.1, 0.01}
+        assert {t.key for t in tried.values()} <= history.keys()
+        assert {(t.cut, t.settings) for t in tried.values()} == {(STAGES // 2, space.rate_settings)}
 
 
 def test_ties_go_to_the_lower_log_loss_then_to_the_deeper_cut() -> None:
@@ -510,7 +558,7 @@ def test_which_rates_are_tried_does_not_depend_on_which_of_them_ran_first() -> N
         return 0.9 if at_equal_rates else {REPLACE_L2: 0.6, REPLACE: 0.5}.get(trial.configuration, 0.7)
 
     history: dict[str, Result] = {}
-    while (found := next_round(space, history)) is not None and found.name != "rates":
+    while (found := next_round(space, history)) is not None and found.name != "coarse cuts":
         history |= {t.key: Result(t, accuracy(t), 0.5) for t in found.trials[:1]}
     assert found is not None
     wanted = {t.key for t in found.trials}

@@ -14,8 +14,9 @@ from statistics import fmean
 from typing import final
 
 from inarch.network.grafts import graft_class
-from inarch.search.rounds import History, linear_probes, track_results, traditional_trials, with_seed
-from inarch.search.space import MULTIPLES, Result, Space, Track
+from inarch.search.rates import linear_probes, traditional_grid
+from inarch.search.rounds import track_results, traditional, with_seed
+from inarch.search.space import MULTIPLES, History, Result, Space, Track
 from inarch.training.trial import Trial
 
 # Seeds that every candidate gets, however it does: the least of which a spread can be seen.
@@ -73,7 +74,7 @@ def stand_in(tracks: list[Track], space: Space, history: History) -> Candidate |
     trials = [t for track in tracks for m in MULTIPLES if (t := space.probe(track, m)).settings == space.settings]
     searched = [result.trial for track in tracks for result in track_results(track, space, history)]
     if space.baseline in tracks:
-        searched += traditional_trials(space, history)
+        searched += traditional_grid(space)
     return _best_trained([*trials, *map(space.in_full, searched)], space, history)
 
 
@@ -84,7 +85,7 @@ def _best_trained(trials: list[Trial], space: Space, history: History) -> Candid
 
 def trained_traditional(space: Space, history: History) -> Candidate | None:
     """The best traditional fine-tuning with all epochs, whatever the search thinks of its rates."""
-    return _best_trained([space.in_full(t) for t in traditional_trials(space, history)], space, history)
+    return _best_trained([space.in_full(t) for t in traditional_grid(space)], space, history)
 
 
 def stand_ins(space: Space, history: History) -> list[Trial]:
@@ -105,7 +106,7 @@ def roles(space: Space, history: History) -> dict[str, Trial]:
     found = {f"{graft}_best_cut": trial for graft, trial in best_of_graft(space, history).items()}
     for role, best in (
         ("replace_best_cut", _best(_replacing(space), space, history)),
-        ("traditional", _best_result(_done(traditional_trials(space, history), history), space, history)),
+        ("traditional", _best_result(_done(traditional_grid(space), history), space, history)),
         ("linear_probe", _best_result(_done(linear_probes(space), history), space, history)),
     ):
         if best is not None:
@@ -248,7 +249,8 @@ def required(space: Space, history: History) -> list[Trial]:
     """
     found = roles(space, history)
     wanted: list[Trial] = []
-    for role, grid in (("linear_probe", linear_probes(space)), ("traditional", traditional_trials(space, history))):
+    all_layers = _distinct([*traditional(space, history), *traditional_grid(space)])
+    for role, grid in (("linear_probe", linear_probes(space)), ("traditional", all_layers)):
         if role in found:
             trained = trained_traditional(space, history) if role == "traditional" else None
             if trained is None and candidate(space, history, found[role]) is None:
@@ -275,7 +277,7 @@ def _best(tracks: list[Track], space: Space, history: History) -> Result | None:
     found = [r for track in tracks for r in track_results(track, space, history)]
     if space.baseline in tracks:
         # Traditional fine-tuning is one of its trials, and has further rates tried.
-        found += _done(traditional_trials(space, history), history)
+        found += _done(traditional_grid(space), history)
     # Where time ended before any cut of these tracks was looked at, their probes stand for them.
     probes = [space.probe(track, multiple) for track in tracks for multiple in MULTIPLES]
     return _best_result(found or _done(probes, history), space, history)

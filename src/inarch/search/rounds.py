@@ -2,32 +2,43 @@
 
 probes       every track at its deepest cut, where only new layers train, at multiples of the rate that the range
              test found, of which the best is kept; the linear probe's rates
-traditional  traditional fine-tuning of all layers, with the ratios of old to new rate that are worth trying
-coarse       the leading tracks, of each graft the one that probed best, at a few cuts over the whole depth, with the
-             ratio that brings the old layers' rate nearest to the one that did best in the traditional round, and with
-             nothing frozen where the shallowest of the other cuts did best; the other tracks at their deepest cut
-rates        the leading tracks with further ratios at their best cuts, away from the first as long as that helps
-finer        the contenders, by then the best track that keeps the layer and the best that replaces it, at cuts half-way
-             between the best cut and its tried neighbours, until the neighbours are tried; the traditional one's
-             further rates
+rates        replace without harmonising at its middle cut, with half of the epochs: ratios of the old layers' rate to
+             the new one's, then multiples of both; how fast old layers should learn holds for all tracks
+traditional  traditional fine-tuning of all layers, at the pairs of rates that did best
+coarse       the leading tracks, of each graft the one that probed best, at a few cuts over the whole depth but the
+             shallowest, with the ratio that brings the old layers' rate nearest to the one that did best; the other
+             tracks at their deepest cut
+ratios       the contenders, by then the best track that keeps the layer and the best that replaces it, at their
+             middle cut with half of the epochs, where two ratios come about as near
+finer        the contenders at cuts half-way between the best cut and its tried neighbours, until these are tried
 
-An exhaustive search thins nothing out: all tracks lead and contend, at every cut.
+An exhaustive search thins nothing out: all tracks lead and contend, at every cut and with every ratio at the best, and
+traditional fine-tuning is trained at all pairs of rates. All that is trained with all epochs.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import zip_longest
 
 from inarch.network.grafts import graft_class
-from inarch.search.space import FAILED, MULTIPLES, PROBE_MULTIPLES, RATIOS, Result, Space, Track
+from inarch.search.rates import (
+    best_multiple,
+    best_ratio,
+    first_ratio,
+    linear_probes,
+    pairs_to_compare,
+    probed_multiple,
+    rate_trial,
+    ratio_trials,
+    search_trial,
+    traditional_grid,
+    traditional_rates,
+)  # fmt: skip
+from inarch.search.space import FAILED, MULTIPLES, RATIOS, History, Result, Space, Track
 from inarch.training.trial import Trial
-
-History = Mapping[str, Result]
-"""Results by the key of their trial."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +57,10 @@ def next_round(space: Space, history: History, left_out: frozenset[str] = frozen
     """
     rounds: tuple[tuple[str, Callable[[Space, History], Iterator[Trial]]], ...] = (
         ("probes", probes),
+        ("rates", rates),
         ("traditional", traditional),
         ("coarse cuts", coarse),
-        ("rates", rates),
+        ("ratios", ratios),
         ("finer cuts", finer),
     )
     for name, make in rounds:
@@ -67,22 +79,16 @@ def probes(space: Space, history: History) -> Iterator[Trial]:
     yield from linear_probes(space)
 
 
+def rates(space: Space, history: History) -> Iterator[Trial]:
+    for ratio, multiple in pairs_to_compare(space, history):
+        yield rate_trial(space, ratio, multiple)
+
+
 def traditional(space: Space, history: History) -> Iterator[Trial]:
-    for ratio in traditional_ratios(space, history):
-        yield traditional_trial(space, ratio, history)
-
-
-def traditional_ratios(space: Space, history: History) -> tuple[float, ...]:
-    """The usual ratio and the highest; the lowest where the highest did no better, or everything is tried."""
-    usual, lowest, highest = RATIOS
-    at_usual, at_highest = (history.get(traditional_trial(space, r, history).key) for r in (usual, highest))
-    falls = at_usual is not None and at_highest is not None and at_usual.merit >= at_highest.merit
-    return (usual, highest, lowest) if space.exhaustive or falls else (usual, highest)
-
-
-def traditional_trial(space: Space, ratio: float, history: History) -> Trial:
-    """Traditional fine-tuning at the multiple that probed best."""
-    return space.trial(space.baseline, 0, ratio=ratio, multiple=best_multiple(space, space.baseline, history))
+    for ratio, multiple in traditional_rates(space, history):
+        yield space.trial(space.baseline, 0, ratio=ratio, multiple=multiple)
+    if space.exhaustive:
+        yield from traditional_grid(space)
 
 
 def coarse(space: Space, history: History) -> Iterator[Trial]:
@@ -92,8 +98,8 @@ def coarse(space: Space, history: History) -> Iterator[Trial]:
         yield search_trial(space, track, space.cuts(track)[-1], history)
 
 
-def rates(space: Space, history: History) -> Iterator[Trial]:
-    yield from in_turn([ratio_trials(space, track, history) for track in leading_tracks(space, history)])
+def ratios(space: Space, history: History) -> Iterator[Trial]:
+    yield from in_turn([list(ratio_trials(space, track, history).values()) for track in contenders(space, history)])
 
 
 def in_turn(ladders: Sequence[Sequence[Trial]]) -> Iterator[Trial]:
@@ -101,121 +107,42 @@ def in_turn(ladders: Sequence[Sequence[Trial]]) -> Iterator[Trial]:
     return (trial for step in zip_longest(*ladders) for trial in step if trial is not None)
 
 
-def ratio_trials(space: Space, track: Track, history: History) -> list[Trial]:
-    """A track at its best trained cut with its first ratio and, upwards and downwards from there, with the next one as
-    long as the one before did better; with all in an exhaustive search. Nothing where it trained at no cut."""
-    cut = best_trained_cut(space, track, history)
-    if cut is None:
-        return []
-    if space.exhaustive:
-        return [search_trial(space, track, cut, history, ratio) for ratio in RATIOS]
-    first = first_ratio(space, track, history)
-    trials = [search_trial(space, track, cut, history, first)]
-    upwards, downwards = sorted(r for r in RATIOS if r > first), sorted((r for r in RATIOS if r < first), reverse=True)
-    for further in (upwards, downwards):
-        last = trials[0]
-        for ratio in further:
-            trial = search_trial(space, track, cut, history, ratio)
-            trials.append(trial)
-            found, before = history.get(trial.key), history.get(last.key)
-            if found is None or before is None or found.merit <= before.merit:
-                break
-            last = trial
-    return trials
-
-
 def finer(space: Space, history: History) -> Iterator[Trial]:
     for track in contenders(space, history):
         if track.cuts is None:
             yield from finer_cuts(space, track, history)
-    yield from traditional_trials(space, history)
 
 
 def finer_cuts(space: Space, track: Track, history: History) -> Iterator[Trial]:
-    """Wave after wave from the coarse cuts on, each from the results of all before it and of nothing else."""
+    """Wave after wave from the coarse cuts on, each from the results of all before it and of nothing else, as long as
+    the best cut stands out from one of its neighbours: between cuts as good as each other there is nothing to find.
+    """
     coarse_cuts = space.coarse_cuts(track)
     known = [r for r in track_results(track, space, history) if r.trial.cut in coarse_cuts]
     ratio, multiple = best_ratio(space, track, history), best_multiple(space, track, history)
-    while wave := [space.trial(track, cut, ratio=ratio, multiple=multiple) for cut in neighbours(known)]:
+    while wave := [space.trial(track, cut, ratio=ratio, multiple=multiple) for cut in neighbours(space, known)]:
         yield from wave
         if any(trial.key not in history for trial in wave):
             return
         known += [history[trial.key] for trial in wave]
 
 
-def search_trial(space: Space, track: Track, cut: int, history: History, ratio: float | None = None) -> Trial:
-    """A trial of a track at its own multiple of the range test's rate, the one that did best at its deepest cut.
-
-    ratio: as in `RATIOS`; None for the one that all tracks begin with (`first_ratio`).
-    """
-    ratio = first_ratio(space, track, history) if ratio is None else ratio
-    return space.trial(track, cut, ratio=ratio, multiple=best_multiple(space, track, history))
-
-
 def coarse_trials(space: Space, track: Track, history: History) -> list[Trial]:
     """The trials of a track at its coarse cuts, with the ratio that all tracks begin with.
 
-    With nothing frozen, which takes as long as several of the others, only where the shallowest of these did best of
-    them: else unfreezing more had stopped to help. Traditional fine-tuning is there anyway.
+    Not the shallowest, with nothing frozen, which takes as long as several of the others: the traditional fine-tuning
+    is there anyway, and the finer cuts of contenders come to it where unfreezing more helps.
     """
+    shallowest, *others = space.coarse_cuts(track)
+    whole = space.exhaustive or track.cuts is not None or not others
+    cuts = [shallowest, *others] if whole else others
     ratio, multiple = first_ratio(space, track, history), best_multiple(space, track, history)
-    shallowest, *others = (space.trial(track, cut, ratio=ratio, multiple=multiple) for cut in space.coarse_cuts(track))
-    if space.exhaustive or track.cuts is not None or track == space.baseline or not others:
-        return [shallowest, *others]
-    found = [result for trial in others if (result := history.get(trial.key))]
-    helps = len(found) == len(others) and max(found, key=lambda r: r.merit).trial == others[-1]
-    return [*others, shallowest] if helps else others
-
-
-def first_ratio(space: Space, track: Track, history: History) -> float:
-    """The ratio that brings the old layers' rate nearest, as a factor, to the best one of the traditional round.
-
-    It is that round's own ratio unless the track's multiple differs from the one that did best there.
-    """
-    tried = traditional(space, history)
-    found = [result for trial in tried if (result := history.get(trial.key)) and result.accuracy >= 0]
-    if not found:
-        return RATIOS[0]
-    wanted = max(found, key=lambda r: r.merit).trial.learning_rate
-    multiple = best_multiple(space, track, history)
-    return min(RATIOS, key=lambda ratio: abs(math.log(space.old_layer_rate(ratio, multiple) / wanted)))
-
-
-def best_multiple(space: Space, track: Track, history: History) -> float:
-    """The multiple of the range test's rate that probed best."""
-    found = [
-        (result.merit, multiple) for multiple in MULTIPLES
-        if (result := history.get(space.probe(track, multiple).key))
-    ]  # fmt: skip
-    return max(found, key=lambda pair: pair[0])[1] if found else MULTIPLES[0]
-
-
-def linear_probes(space: Space) -> list[Trial]:
-    """Replace without harmonising, only the new classifier trained, at several rates."""
-    return [space.probe(space.baseline, multiple) for multiple in PROBE_MULTIPLES]
-
-
-def traditional_grid(space: Space) -> list[Trial]:
-    """Traditional fine-tuning of all layers at every pair of rates, as the search trains it."""
-    return [space.trial(space.baseline, 0, ratio=ratio, multiple=m) for m in MULTIPLES for ratio in RATIOS]
-
-
-def traditional_trials(space: Space, history: History) -> list[Trial]:
-    """Traditional fine-tuning with its ratios at the multiple that probed best, then at the other multiples with the
-    ratio that did best: as much work as one track gets. In an exhaustive search, the whole grid.
-    """
-    if space.exhaustive:
-        return traditional_grid(space)
-    ratios = traditional_ratios(space, history)
-    tried = list(traditional(space, history))
-    found = [(result.merit, ratio) for t, ratio in zip(tried, ratios, strict=True) if (result := history.get(t.key))]
-    ratio = max(found, key=lambda pair: pair[0])[1] if found else RATIOS[0]
-    return [*tried, *(space.trial(space.baseline, 0, ratio=ratio, multiple=multiple) for multiple in MULTIPLES)]
+    return [space.trial(track, cut, ratio=ratio, multiple=multiple) for cut in cuts]
 
 
 def track_results(track: Track, space: Space, history: History) -> list[Result]:
     """Finished trials of the search that belong to a track, at cuts that it may stand at and at rates that follow from
-    the one that probed best, all with the same epochs.
+    the one that did best, all with the same epochs.
     """
     cuts, multiple = space.cuts(track), best_multiple(space, track, history)
     rate = space.trial(track, cuts[-1], multiple=multiple).new_layer_learning_rate
@@ -237,7 +164,7 @@ def ordered_tracks(space: Space, history: History) -> list[Track]:
     """
 
     def probe(track: Track) -> float:
-        result = history.get(space.probe(track, best_multiple(space, track, history)).key)
+        result = history.get(space.probe(track, probed_multiple(space, track, history)).key)
         return result.accuracy if result else -1.0
 
     best_first = sorted(
@@ -261,54 +188,38 @@ def leading_tracks(space: Space, history: History) -> list[Track]:
 def contenders(space: Space, history: History) -> list[Track]:
     """The best leading track that keeps the layer and the best that replaces it; all in an exhaustive search.
 
-    Both sides of the question whether keeping the layer pays get the same effort; the rest is left as it is. The rounds
-    before decide alone: what the later one finds would let its trials depend on the order in which they ran.
+    Both sides of the question whether keeping the layer pays get the same effort; the rest is left as it is. The coarse
+    cuts decide alone: what later rounds find would let their trials depend on the order in which they ran.
     """
     tracks = leading_tracks(space, history)
     if space.exhaustive:
         return tracks
 
     def merit(track: Track) -> tuple[float, float, int]:
-        tried = [*coarse_trials(space, track, history), *ratio_trials(space, track, history)]
+        tried = coarse_trials(space, track, history)
         return max((history[t.key].merit for t in tried if t.key in history), default=(FAILED, 0.0, 0))
 
     sides = [[t for t in tracks if graft_class(t.configuration.graft).keeps_layer is keeps] for keeps in (True, False)]
     return [max(side, key=merit) for side in sides if side]
 
 
-def best_trained_cut(space: Space, track: Track, history: History) -> int | None:
-    """The best cut, at its first ratio, at which old layers train; None where there is none."""
-    deepest = space.deepest(track.configuration)
-    found = [
-        result for trial in coarse_trials(space, track, history) if trial.cut < deepest
-        and (result := history.get(trial.key)) and result.accuracy >= 0
-    ]  # fmt: skip
-    return max(found, key=lambda r: r.merit).trial.cut if found else None
+def neighbours(space: Space, results: Sequence[Result]) -> list[int]:
+    """Cuts half-way between the best cut and the nearest tried ones on either side, or the cut with nothing frozen.
 
-
-def best_ratio(space: Space, track: Track, history: History) -> float:
-    """The ratio that did best at the best trained cut."""
-    cut = best_trained_cut(space, track, history)
-    if cut is None:
-        return first_ratio(space, track, history)
-    found = [
-        (result.merit, ratio) for ratio in RATIOS
-        if (result := history.get(search_trial(space, track, cut, history, ratio).key))
-    ]  # fmt: skip
-    return max(found, key=lambda pair: pair[0])[1] if found else first_ratio(space, track, history)
-
-
-def neighbours(results: Sequence[Result]) -> list[int]:
-    """Cuts half-way between the best cut and the nearest tried ones on either side."""
+    None where the best is within a standard error of these.
+    """
     if not results:
         return []
-    best = max(results, key=lambda r: r.merit).trial.cut
-    tried = {r.trial.cut for r in results}
-    below = [k for k in tried if k < best]
-    above = [k for k in tried if k > best]
-    halves = [(best + max(below)) // 2] if below else []
-    halves += [(best + min(above) + 1) // 2] if above else []
-    return [k for k in halves if k not in tried]
+    best = max(results, key=lambda r: r.merit)
+    by_cut = {r.trial.cut: r.accuracy for r in sorted(results, key=lambda r: r.merit)}
+    below = max((k for k in by_cut if k < best.trial.cut), default=-1)
+    above = min((k for k in by_cut if k > best.trial.cut), default=None)
+    beside = [by_cut[k] for k in (below, above) if k in by_cut]
+    if beside and best.accuracy - min(beside) < space.standard_error(best.accuracy):
+        return []
+    halves = [(best.trial.cut + below) // 2] if best.trial.cut > 0 else []
+    halves += [(best.trial.cut + above + 1) // 2] if above is not None else []
+    return [k for k in halves if k not in by_cut]
 
 
 def expected_trials(space: Space, history: History) -> list[Trial]:

@@ -27,8 +27,10 @@ TRADITIONAL = Configuration("replace", "none")
 #              first the variants of a graft are thinned out, then the grafts, and the best is trained in full
 # exhaustive   with all epochs, every track at every cut: what shorter searches are judged by
 SEARCHES = ("halving", "exhaustive")
-# A trial of the halving search has one part in this many of the epochs.
+# A trial of the halving search has one part in this many of the epochs; one that compares rates, for which as few are
+# too few (docs/lab-notebook.md), one part in that many.
 PARTS = 4
+RATE_PARTS = 2
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,17 @@ class Result:
         """Higher is better: accuracy, then lower log loss, then the deeper cut."""
         return self.accuracy, -self.log_loss, self.trial.cut
 
+    @property
+    def merit_of_rates(self) -> tuple[bool, float]:
+        """The same where trials differ in nothing but rates: log loss tells these apart on far fewer images, and its
+        order after half of the epochs is that after all of them (docs/lab-notebook.md)."""
+        return self.accuracy >= 0, -self.log_loss
+
 
 FAILED = -1.0
+
+History = Mapping[str, Result]
+"""Results by the key of their trial."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,8 @@ class Space:
     """Everything that fixes the trials of a study, apart from what they find.
 
     stages: of the source network, the classification layer last. proposal: tracks that may be chosen. rates: of new
-    layers for each configuration, from its range test; traditional fine-tuning's among them.
+    layers for each configuration, from its range test; traditional fine-tuning's among them. validation: number of
+    images on which results are, by which their standard error goes; 0 where they are taken for exact.
     """
 
     stages: int
@@ -73,6 +85,7 @@ class Space:
     seeds: int = 3
     search: str = "halving"
     shots: int = 0
+    validation: int = 0
     # The search asks for the same few trials, and their keys, again and again.
     _trials: dict[tuple[Track, int, float, float, bool], Trial] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -85,9 +98,17 @@ class Space:
     @cached_property
     def search_settings(self) -> TrainingSettings:
         """Those of the search's own trials: with fewer epochs where it is a halving one."""
+        return self._with_a_part(PARTS)
+
+    @cached_property
+    def rate_settings(self) -> TrainingSettings:
+        """Those of the trials that compare rates of the old layers."""
+        return self._with_a_part(RATE_PARTS)
+
+    def _with_a_part(self, parts: int) -> TrainingSettings:
         if self.exhaustive:
             return self.settings
-        return replace(self.settings, epochs=math.ceil(self.settings.epochs / PARTS))
+        return replace(self.settings, epochs=math.ceil(self.settings.epochs / parts))
 
     @property
     def baseline(self) -> Track:
@@ -111,13 +132,21 @@ class Space:
     def coarse_cuts(self, track: Track) -> tuple[int, ...]:
         """The cuts that are looked at first, in this order; all where the track is restricted or the search exhaustive.
 
-        The shallowest comes first, since it may be left out; then from the deepest, which is the cheapest, upwards.
+        The shallowest comes first, since the search may leave it out; then from the deepest, which is the cheapest.
         """
         cuts = self.cuts(track)
         if track.cuts is None and not self.exhaustive:
             deepest = cuts[-1]
             cuts = tuple(sorted({round(deepest * quarter / 4) for quarter in range(5)}))
         return (cuts[0], *cuts[:0:-1])
+
+    def standard_error(self, accuracy: float) -> float:
+        """Of an accuracy on the validation images: binomial."""
+        return math.sqrt(accuracy * (1 - accuracy) / self.validation) if self.validation else 0.0
+
+    def middle(self, track: Track) -> int:
+        """The cut half-way between nothing and everything frozen."""
+        return round(self.deepest(track.configuration) / 2)
 
     def trial(
         self, track: Track, cut: int, *, ratio: float = RATIOS[0], multiple: float = 1.0, in_full: bool = False

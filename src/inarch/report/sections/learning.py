@@ -36,9 +36,11 @@ def section(run: Run) -> Section | None:
     if not curves:
         return None
     panels = [_panel(curves, *measure) for measure in _MEASURES]
+    several = any(len(curve["seeds"]) > 1 for curve in curves)
+    which = "Thick: the mean over seeds; thin: each seed." if several else "One training each, with the first seed."
     caption = (
         "Left, how far off the answers on training images are: lower is better. Right, how many validation images are "
-        "right: higher is better. Thick: the mean over seeds; thin: each seed. The last epoch counts, none is picked. "
+        f"right: higher is better. {which} The last epoch counts, none is picked. "
         "A validation accuracy that still rises at the end asks for more epochs; a loss that falls while accuracy does "
         "not, for more images."
     )
@@ -111,7 +113,7 @@ def _table(curves: Sequence[Curve]) -> Table:
         for epoch in range(max(map(len, means)))
     ]
     return Table(
-        "Mean over seeds of each epoch",
+        "Mean over seeds of each epoch" if any(len(curve["seeds"]) > 1 for curve in curves) else "Each epoch",
         columns,
         rows,
         frozenset(range(1, len(columns))),
