@@ -101,7 +101,7 @@ def ratio_trials(space: Space, track: Track, history: History) -> dict[float, Tr
     """
     near = near_ratios(space, track, history)
     cut = _best_trained_cut(space, track, history) if space.exhaustive else space.middle(track)
-    if len(near) < 2 or track.cuts is not None or cut is None:
+    if len(near) < 2 or cut is None or cut == space.deepest(track.configuration):
         return {}
     found = {ratio: search_trial(space, track, cut, history, ratio) for ratio in near}
     return {ratio: with_settings(trial, space.rate_settings) for ratio, trial in found.items()}

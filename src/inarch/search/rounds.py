@@ -10,7 +10,8 @@ coarse       the leading tracks, of each graft the one that probed best, at a fe
              tracks at their deepest cut
 ratios       the contenders, by then the best track that keeps the layer and the best that replaces it, at their
              middle cut with half of the epochs, where two ratios come about as near
-finer        the contenders at cuts half-way between the best cut and its tried neighbours, until these are tried
+finer        the contenders at cuts half-way between the best cut and its tried neighbours, until these are tried or as
+             good as it is
 
 An exhaustive search thins nothing out: all tracks lead and contend, at every cut and with every ratio at the best, and
 traditional fine-tuning is trained at all pairs of rates. All that is trained with all epochs.

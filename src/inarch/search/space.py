@@ -145,8 +145,10 @@ class Space:
         return math.sqrt(accuracy * (1 - accuracy) / self.validation) if self.validation else 0.0
 
     def middle(self, track: Track) -> int:
-        """The cut half-way between nothing and everything frozen."""
-        return round(self.deepest(track.configuration) / 2)
+        """Of the cuts at which old layers of the track train, that nearest to half of the depth; if none, its deepest."""
+        deepest = self.deepest(track.configuration)
+        trained = [cut for cut in self.cuts(track) if cut < deepest]
+        return min(trained, key=lambda cut: abs(cut - round(deepest / 2)), default=deepest)
 
     def trial(
         self, track: Track, cut: int, *, ratio: float = RATIOS[0], multiple: float = 1.0, in_full: bool = False
