@@ -145,7 +145,7 @@ class Space:
         return math.sqrt(accuracy * (1 - accuracy) / self.validation) if self.validation else 0.0
 
     def middle(self, track: Track) -> int:
-        """Of the cuts at which old layers of the track train, that nearest to half of the depth; if none, its deepest."""
+        """Of the cuts at which old layers of the track train, that nearest to half the depth; if none, its deepest."""
         deepest = self.deepest(track.configuration)
         trained = [cut for cut in self.cuts(track) if cut < deepest]
         return min(trained, key=lambda cut: abs(cut - round(deepest / 2)), default=deepest)
