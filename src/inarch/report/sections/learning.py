@@ -36,8 +36,8 @@ def section(run: Run) -> Section | None:
     if not curves:
         return None
     panels = [_panel(curves, *measure) for measure in _MEASURES]
-    several = any(len(curve["seeds"]) > 1 for curve in curves)
-    which = "Thick: the mean over seeds; thin: each seed." if several else "One training each, with the first seed."
+    means = "Thick: the mean over seeds; thin: each seed."
+    which = means if _several_seeds(curves) else "One training each, with the first seed."
     caption = (
         "Left, how far off the answers on training images are: lower is better. Right, how many validation images are "
         f"right: higher is better. {which} The last epoch counts, none is picked. "
@@ -47,6 +47,10 @@ def section(run: Run) -> Section | None:
     text = [words.training_sentence(run.results.get("settings", {})), _averaged(curves)]
     said = [sentence for sentence in text if sentence]
     return Section("learning", "How it learned", said, figures=[Figure(panels, caption)], tables=[_table(curves)])
+
+
+def _several_seeds(curves: Sequence[Curve]) -> bool:
+    return any(len(curve["seeds"]) > 1 for curve in curves)
 
 
 def _averaged(curves: Sequence[Curve]) -> str | None:
@@ -113,7 +117,7 @@ def _table(curves: Sequence[Curve]) -> Table:
         for epoch in range(max(map(len, means)))
     ]
     return Table(
-        "Mean over seeds of each epoch" if any(len(curve["seeds"]) > 1 for curve in curves) else "Each epoch",
+        "Mean over seeds of each epoch" if _several_seeds(curves) else "Each epoch",
         columns,
         rows,
         frozenset(range(1, len(columns))),
