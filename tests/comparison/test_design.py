@@ -44,7 +44,7 @@ def test_everybody_is_tuned_with_as_many_different_trials_and_the_first_has_the_
         first = trials[0]
         assert (first.cut, first.strength, first.new_layer_learning_rate) == (0, 1.0, 0.03)
         assert first.configuration == contestant.configurations[0]
-        assert all((t.shots, t.seed, t.settings.epochs) == (20, space.seed, 2) for t in trials)
+        assert all((t.shots, t.seed, t.settings.epochs) == (20, space.seed, 4) for t in trials)
 
 
 def test_every_level_of_every_factor_is_tried_about_equally_often() -> None:

@@ -10,12 +10,12 @@ import pytest
 from inarch.network.grafts import Configuration, graft_class
 from inarch.search.choice import Candidate, Race, best_of_graft, candidate, confirmations, required, roles, stand_ins
 from inarch.search.rates import (
+    best_old_layer_rate,
     best_pairs,
-    first_ratio,
     linear_probes,
+    old_layer_rates,
     pairs_to_compare,
     rate_trial,
-    ratio_trials,
     traditional_grid,
 )  # fmt: skip
 from inarch.search.rounds import (
@@ -110,10 +110,10 @@ def test_every_track_trains_old_layers_at_the_rate_that_did_best_half_frozen_wha
     rates = {REPLACE: 0.03, RETAIN: 0.03 * factor, RETAIN_L2: 0.03}
     space = a_space(rates=rates, settings=TrainingSettings(epochs=8))
     history: dict[str, Result] = {}
-    assert first_ratio(space, space.tracks[1], history) == RATIOS[0]
+    assert best_old_layer_rate(space, history) == pytest.approx(0.003)
 
     def accuracy(trial: Trial) -> float:
-        compared = trial.configuration == REPLACE and trial.settings == space.rate_settings
+        compared = trial.configuration == REPLACE and trial.cut == space.middle(space.baseline)
         return 0.9 if compared and trial.learning_rate == pytest.approx(0.03 * best) else 0.5
 
     while (found := next_round(space, history)) is not None and found.name in ("probes", "rates", "traditional"):
@@ -147,16 +147,17 @@ def test_whatever_contends_gets_the_same_rule_of_rates(search: str) -> None:
         trials = [r.trial for r in track_results(track, space, history)]
         deepest = space.deepest(track.configuration)
         # Traditional fine-tuning has rates of its own.
-        ratios = {round(t.learning_rate / t.new_layer_learning_rate, 3) for t in trials if 0 < t.cut < deepest}
-        assert ratios == (set(RATIOS) if space.exhaustive else {first_ratio(space, track, history)})
+        rates = {t.learning_rate for t in trials if 0 < t.cut < deepest}
+        tried = old_layer_rates(space, history) if space.exhaustive else [best_old_layer_rate(space, history)]
+        assert rates == set(tried)
 
 
 def test_a_halving_search_trains_with_a_part_of_the_epochs_what_is_confirmed_with_all() -> None:
     space = a_space(settings=TrainingSettings(epochs=10))
     history = searched(space, peak(6))
-    assert {r.trial.settings.epochs for r in history.values() if r.trial.learning_rate} == {3, 5}
-    compared = [r.trial for r in history.values() if r.trial.settings.epochs == 5]
-    assert {t.key for t in compared} == {rate_trial(space, *p).key for p in pairs_to_compare(space, history)}
+    assert {r.trial.settings.epochs for r in history.values() if r.trial.learning_rate} == {5}
+    compared = [rate_trial(space, *pair) for pair in pairs_to_compare(space, history)]
+    assert {t.key for t in compared} <= history.keys()
     assert {(t.configuration, t.cut) for t in compared} == {(TRADITIONAL, STAGES // 2)}
     in_full = [r.trial for r in history.values() if r.trial.settings.epochs == 10]
     assert {t.key for t in in_full} == {space.probe(t, m).key for t in space.tracks for m in MULTIPLES} | {
@@ -312,23 +313,21 @@ def test_nothing_frozen_is_tried_by_a_contender_where_unfreezing_more_has_helped
     assert 0 in cuts["replace"]
 
 
-def test_a_contender_between_two_ratios_tries_both_half_frozen_and_goes_on_with_the_better() -> None:
-    space = a_space(RETAIN, settings=TrainingSettings(epochs=8))
-    track = space.proposal[0]
-    for better in (0.1, 0.01):
+def test_an_exhaustive_search_tries_every_rate_of_old_layers_where_a_track_did_best() -> None:
+    space = a_space(search="exhaustive")
 
-        def accuracy(trial: Trial, better: float = better) -> float:
-            if trial.configuration == REPLACE:
-                return 0.9 if trial.learning_rate == pytest.approx(0.003) else 0.5
-            ratio = round(trial.learning_rate / 0.09, 3)
-            # Its new layers bear three times as much, so no ratio brings the old ones to 0.003.
-            return 0.9 if ratio == better or trial.new_layer_learning_rate == pytest.approx(0.09) else 0.5
+    def accuracy(trial: Trial) -> float:
+        # The lowest rate is best where the track did best at the usual one.
+        return 0.9 if (trial.cut, trial.learning_rate) == (6, pytest.approx(0.0003)) else peak(6)(trial)
 
-        history = searched(space, accuracy)
-        tried = ratio_trials(space, track, history)
-        assert tried.keys() == {0.1, 0.01}
-        assert {t.key for t in tried.values()} <= history.keys()
-        assert {(t.cut, t.settings) for t in tried.values()} == {(STAGES // 2, space.rate_settings)}
+    history = searched(space, accuracy)
+    for track in (Track(RETAIN, "fine-tuning"), Track(RETAIN_L2, "fine-tuning")):
+        by_cut: dict[int, set[float]] = {}
+        for result in track_results(track, space, history):
+            by_cut.setdefault(result.trial.cut, set()).add(result.trial.learning_rate)
+        assert by_cut.pop(6) == set(old_layer_rates(space, history))
+        assert all(len(rates) == 1 for rates in by_cut.values())
+    assert best_of_graft(space, history)["retain"].learning_rate == pytest.approx(0.0003)
 
 
 def test_ties_go_to_the_lower_log_loss_then_to_the_deeper_cut() -> None:
@@ -501,7 +500,7 @@ def test_before_anything_is_trained_in_full_there_is_nothing_to_choose_and_it_is
     space = replace(space, proposal=(Track(RETAIN, "fine-tuning", cuts=(3, 5)),))  # so that no probe has all epochs
     every = required(space, {})
     assert linear_probes(space)[0] in every
-    assert {t.settings.epochs for t in every if t.cut == 0} == {2, 8}
+    assert {t.settings.epochs for t in every if t.cut == 0} == {4, 8}
     history = searched(space, peak(3, "retain"))
     assert choose(space, history) is None
     found = roles(space, history)

@@ -68,7 +68,8 @@ def tuning(contestant: Contestant, space: Space, number: int) -> list[Trial]:
     found: dict[str, Trial] = {}
     for configuration, cut, multiple, ratio, strength in zip(*factors, strict=True):
         track = Track(configuration, contestant.method)
-        trial = space.trial(track, min(cut, space.deepest(configuration)), ratio=ratio, multiple=multiple)
+        old = space.old_layer_rate(ratio, multiple)
+        trial = space.trial(track, min(cut, space.deepest(configuration)), old=old, multiple=multiple)
         trial = trial if strength == trial.strength else replace(trial, strength=strength)
         found.setdefault(trial.key, trial)
         if len(found) == number:

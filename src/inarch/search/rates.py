@@ -7,10 +7,10 @@ cheap, and what it says holds for other cuts and grafts (docs/lab-notebook.md).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import replace
 
-from inarch.search.space import MULTIPLES, PROBE_MULTIPLES, RATIOS, History, Space, Track, with_settings
+from inarch.search.space import MULTIPLES, PROBE_MULTIPLES, RATIOS, History, Space, Track
 from inarch.training.trial import Trial
 
 Pair = tuple[float, float]
@@ -38,8 +38,8 @@ def pairs_to_compare(space: Space, history: History) -> list[Pair]:
 
 def rate_trial(space: Space, ratio: float, multiple: float) -> Trial:
     """Replace without harmonising at its middle cut."""
-    trial = space.trial(space.baseline, space.middle(space.baseline), ratio=ratio, multiple=multiple)
-    return with_settings(trial, space.rate_settings)
+    old = space.old_layer_rate(ratio, multiple)
+    return space.trial(space.baseline, space.middle(space.baseline), old=old, multiple=multiple)
 
 
 def ranked(space: Space, pairs: Sequence[Pair], history: History) -> list[Pair]:
@@ -54,9 +54,15 @@ def best_pairs(space: Space, history: History) -> list[Pair]:
     return ranked(space, pairs, history) or pairs[:1]
 
 
-def first_ratio(space: Space, track: Track, history: History) -> float:
-    """The ratio that brings the old layers' rate nearest, as a factor, to the one that did best."""
-    return near_ratios(space, track, history)[0]
+def best_old_layer_rate(space: Space, history: History) -> float:
+    """The one that did best, or the one to begin with: every track trains its old layers at it."""
+    return space.old_layer_rate(*best_pairs(space, history)[0])
+
+
+def old_layer_rates(space: Space, history: History) -> list[float]:
+    """Those at which a track may end: the best one, in an exhaustive search those of all ratios at its multiple."""
+    best, multiple = best_pairs(space, history)[0]
+    return [space.old_layer_rate(ratio, multiple) for ratio in (RATIOS if space.exhaustive else (best,))]
 
 
 def best_multiple(space: Space, track: Track, history: History) -> float:
@@ -72,55 +78,18 @@ def probed_multiple(space: Space, track: Track, history: History) -> float:
     return max(found, key=lambda pair: pair[0])[1] if found else MULTIPLES[0]
 
 
-def near_ratios(space: Space, track: Track, history: History) -> list[float]:
-    """Ratios that bring the old layers' rate near the one that did best, nearest first; in an exhaustive search all.
-
-    They lie a factor of ten apart, so one is exact or two are about as near. The baseline has the exact one.
-    """
-    wanted = space.old_layer_rate(*best_pairs(space, history)[0])
-    multiple = best_multiple(space, track, history)
-    away = {ratio: abs(math.log10(space.old_layer_rate(ratio, multiple) / wanted)) for ratio in RATIOS}
-    nearest = sorted(away, key=lambda ratio: away[ratio])
-    near = [ratio for ratio in nearest if 0.1 < away[ratio] < 0.9]
-    return nearest if space.exhaustive else near if nearest[0] in near else nearest[:1]
+def search_trial(space: Space, track: Track, cut: int, history: History) -> Trial:
+    """A trial of a track at its own multiple of the range test's rate, the one that did best at its deepest cut."""
+    old, multiple = best_old_layer_rate(space, history), best_multiple(space, track, history)
+    return space.trial(track, cut, old=old, multiple=multiple)
 
 
-def search_trial(space: Space, track: Track, cut: int, history: History, ratio: float | None = None) -> Trial:
-    """A trial of a track at its own multiple of the range test's rate, the one that did best at its deepest cut.
-
-    ratio: as in `RATIOS`; None for the one that all tracks begin with (`first_ratio`).
-    """
-    ratio = first_ratio(space, track, history) if ratio is None else ratio
-    return space.trial(track, cut, ratio=ratio, multiple=best_multiple(space, track, history))
-
-
-def ratio_trials(space: Space, track: Track, history: History) -> dict[float, Trial]:
-    """By ratio, where several are near: the track at its middle cut with half of the epochs.
-
-    In an exhaustive search at the best of the cuts at which it trained old layers; nothing where there is none.
-    """
-    near = near_ratios(space, track, history)
-    cut = _best_trained_cut(space, track, history) if space.exhaustive else space.middle(track)
-    if len(near) < 2 or cut is None or cut == space.deepest(track.configuration):
-        return {}
-    found = {ratio: search_trial(space, track, cut, history, ratio) for ratio in near}
-    return {ratio: with_settings(trial, space.rate_settings) for ratio, trial in found.items()}
-
-
-def best_ratio(space: Space, track: Track, history: History) -> float:
-    """The ratio that did best where several were compared, or the one that the track began with."""
-    tried = ratio_trials(space, track, history)
-    found = [(result.merit_of_rates, ratio) for ratio, trial in tried.items() if (result := history.get(trial.key))]
-    return max(found, key=lambda pair: pair[0])[1] if found else first_ratio(space, track, history)
-
-
-def _best_trained_cut(space: Space, track: Track, history: History) -> int | None:
-    """The best cut, at its first ratio, at which old layers train; None where there is none."""
-    ratio, multiple = first_ratio(space, track, history), best_multiple(space, track, history)
-    trained = [cut for cut in space.cuts(track) if cut < space.deepest(track.configuration)]
-    trials = [space.trial(track, cut, ratio=ratio, multiple=multiple) for cut in trained]
-    found = [result for trial in trials if (result := history.get(trial.key)) and result.accuracy >= 0]
-    return max(found, key=lambda r: r.merit).trial.cut if found else None
+def at_other_rates(space: Space, track: Track, history: History) -> list[Trial]:
+    """The track's best trial at which old layers trained, at all rates of these; nothing where there is none."""
+    found = [history.get(search_trial(space, track, cut, history).key) for cut in space.trained_cuts(track)]
+    best = max((r for r in found if r and r.accuracy >= 0), key=lambda r: r.merit, default=None)
+    rates = old_layer_rates(space, history) if best else []
+    return [replace(best.trial, learning_rate=rate) for rate in rates if best]
 
 
 def traditional_rates(space: Space, history: History) -> list[Pair]:
@@ -131,6 +100,10 @@ def traditional_rates(space: Space, history: History) -> list[Pair]:
     return list(dict.fromkeys([*pairs[:2], *lower[:1]]))
 
 
+def traditional_trial(space: Space, pair: Pair) -> Trial:
+    return space.trial(space.baseline, 0, old=space.old_layer_rate(*pair), multiple=pair[1])
+
+
 def linear_probes(space: Space) -> list[Trial]:
     """Replace without harmonising, only the new classifier trained, at several rates."""
     return [space.probe(space.baseline, multiple) for multiple in PROBE_MULTIPLES]
@@ -138,4 +111,4 @@ def linear_probes(space: Space) -> list[Trial]:
 
 def traditional_grid(space: Space) -> list[Trial]:
     """Traditional fine-tuning of all layers at every pair of rates, as the search trains it."""
-    return [space.trial(space.baseline, 0, ratio=ratio, multiple=m) for m in MULTIPLES for ratio in RATIOS]
+    return [traditional_trial(space, (ratio, multiple)) for multiple in MULTIPLES for ratio in RATIOS]

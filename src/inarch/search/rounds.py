@@ -2,19 +2,17 @@
 
 probes       every track at its deepest cut, where only new layers train, at multiples of the rate that the range
              test found, of which the best is kept; the linear probe's rates
-rates        replace without harmonising at its middle cut, with half of the epochs: ratios of the old layers' rate to
-             the new one's, then multiples of both; how fast old layers should learn holds for all tracks
+rates        replace without harmonising at its middle cut: ratios of the old layers' rate to the new one's, then
+             multiples of both; how fast old layers should learn holds for all tracks
 traditional  traditional fine-tuning of all layers, at the pairs of rates that did best
 coarse       the leading tracks, of each graft the one that probed best, at a few cuts over the whole depth but the
-             shallowest, with the ratio that brings the old layers' rate nearest to the one that did best; the other
-             tracks at their deepest cut
-ratios       the contenders, by then the best track that keeps the layer and the best that replaces it, at their
-             middle cut with half of the epochs, where two ratios come about as near
-finer        the contenders at cuts half-way between the best cut and its tried neighbours, until these are tried or as
-             good as it is
+             shallowest, old layers at the rate that did best; the other tracks at their deepest cut
+other rates  in an exhaustive search only: every track at its best cut, at the old layers' rates of all ratios
+finer        the contenders, by then the best track that keeps the layer and the best that replaces it, at cuts half-way
+             between the best cut and its tried neighbours, until these are tried or as good as it is
 
-An exhaustive search thins nothing out: all tracks lead and contend, at every cut and with every ratio at the best, and
-traditional fine-tuning is trained at all pairs of rates. All that is trained with all epochs.
+An exhaustive search thins nothing out: all tracks lead and contend, at every cut, and traditional fine-tuning is
+trained at all pairs of rates. All that is trained with all epochs.
 """
 
 from __future__ import annotations
@@ -26,19 +24,19 @@ from itertools import zip_longest
 
 from inarch.network.grafts import graft_class
 from inarch.search.rates import (
+    at_other_rates,
     best_multiple,
-    best_ratio,
-    first_ratio,
     linear_probes,
+    old_layer_rates,
     pairs_to_compare,
     probed_multiple,
     rate_trial,
-    ratio_trials,
     search_trial,
     traditional_grid,
     traditional_rates,
+    traditional_trial,
 )  # fmt: skip
-from inarch.search.space import FAILED, MULTIPLES, RATIOS, History, Result, Space, Track
+from inarch.search.space import FAILED, MULTIPLES, History, Result, Space, Track
 from inarch.training.trial import Trial
 
 
@@ -61,7 +59,7 @@ def next_round(space: Space, history: History, left_out: frozenset[str] = frozen
         ("rates", rates),
         ("traditional", traditional),
         ("coarse cuts", coarse),
-        ("ratios", ratios),
+        ("other rates", other_rates),
         ("finer cuts", finer),
     )
     for name, make in rounds:
@@ -86,8 +84,8 @@ def rates(space: Space, history: History) -> Iterator[Trial]:
 
 
 def traditional(space: Space, history: History) -> Iterator[Trial]:
-    for ratio, multiple in traditional_rates(space, history):
-        yield space.trial(space.baseline, 0, ratio=ratio, multiple=multiple)
+    for pair in traditional_rates(space, history):
+        yield traditional_trial(space, pair)
     if space.exhaustive:
         yield from traditional_grid(space)
 
@@ -99,8 +97,9 @@ def coarse(space: Space, history: History) -> Iterator[Trial]:
         yield search_trial(space, track, space.cuts(track)[-1], history)
 
 
-def ratios(space: Space, history: History) -> Iterator[Trial]:
-    yield from in_turn([list(ratio_trials(space, track, history).values()) for track in contenders(space, history)])
+def other_rates(space: Space, history: History) -> Iterator[Trial]:
+    if space.exhaustive:
+        yield from in_turn([at_other_rates(space, track, history) for track in contenders(space, history)])
 
 
 def in_turn(ladders: Sequence[Sequence[Trial]]) -> Iterator[Trial]:
@@ -120,8 +119,7 @@ def finer_cuts(space: Space, track: Track, history: History) -> Iterator[Trial]:
     """
     coarse_cuts = space.coarse_cuts(track)
     known = [r for r in track_results(track, space, history) if r.trial.cut in coarse_cuts]
-    ratio, multiple = best_ratio(space, track, history), best_multiple(space, track, history)
-    while wave := [space.trial(track, cut, ratio=ratio, multiple=multiple) for cut in neighbours(space, known)]:
+    while wave := [search_trial(space, track, cut, history) for cut in neighbours(space, known)]:
         yield from wave
         if any(trial.key not in history for trial in wave):
             return
@@ -129,7 +127,7 @@ def finer_cuts(space: Space, track: Track, history: History) -> Iterator[Trial]:
 
 
 def coarse_trials(space: Space, track: Track, history: History) -> list[Trial]:
-    """The trials of a track at its coarse cuts, with the ratio that all tracks begin with.
+    """The trials of a track at its coarse cuts.
 
     Not the shallowest, with nothing frozen, which takes as long as several of the others: the traditional fine-tuning
     is there anyway, and the finer cuts of contenders come to it where unfreezing more helps.
@@ -137,8 +135,7 @@ def coarse_trials(space: Space, track: Track, history: History) -> list[Trial]:
     shallowest, *others = space.coarse_cuts(track)
     whole = space.exhaustive or track.cuts is not None or not others
     cuts = [shallowest, *others] if whole else others
-    ratio, multiple = first_ratio(space, track, history), best_multiple(space, track, history)
-    return [space.trial(track, cut, ratio=ratio, multiple=multiple) for cut in cuts]
+    return [search_trial(space, track, cut, history) for cut in cuts]
 
 
 def track_results(track: Track, space: Space, history: History) -> list[Result]:
@@ -147,7 +144,7 @@ def track_results(track: Track, space: Space, history: History) -> list[Result]:
     """
     cuts, multiple = space.cuts(track), best_multiple(space, track, history)
     rate = space.trial(track, cuts[-1], multiple=multiple).new_layer_learning_rate
-    old_rates = {0.0, *(space.old_layer_rate(ratio, multiple) for ratio in RATIOS)}
+    old_rates = {0.0, *old_layer_rates(space, history)}
     return [
         r for r in history.values()
         if (r.trial.configuration, r.trial.method) == (track.configuration, track.method)

@@ -27,10 +27,9 @@ TRADITIONAL = Configuration("replace", "none")
 #              first the variants of a graft are thinned out, then the grafts, and the best is trained in full
 # exhaustive   with all epochs, every track at every cut: what shorter searches are judged by
 SEARCHES = ("halving", "exhaustive")
-# A trial of the halving search has one part in this many of the epochs; one that compares rates, for which as few are
-# too few (docs/lab-notebook.md), one part in that many.
-PARTS = 4
-RATE_PARTS = 2
+# A trial of the halving search has one part in this many of the epochs: with a quarter of them, rates and cuts come out
+# in the wrong order (docs/lab-notebook.md).
+PARTS = 2
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class Space:
     shots: int = 0
     validation: int = 0
     # The search asks for the same few trials, and their keys, again and again.
-    _trials: dict[tuple[Track, int, float, float, bool], Trial] = field(
+    _trials: dict[tuple[Track, int, float | None, float, bool], Trial] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -98,17 +97,9 @@ class Space:
     @cached_property
     def search_settings(self) -> TrainingSettings:
         """Those of the search's own trials: with fewer epochs where it is a halving one."""
-        return self._with_a_part(PARTS)
-
-    @cached_property
-    def rate_settings(self) -> TrainingSettings:
-        """Those of the trials that compare rates of the old layers."""
-        return self._with_a_part(RATE_PARTS)
-
-    def _with_a_part(self, parts: int) -> TrainingSettings:
         if self.exhaustive:
             return self.settings
-        return replace(self.settings, epochs=math.ceil(self.settings.epochs / parts))
+        return replace(self.settings, epochs=math.ceil(self.settings.epochs / PARTS))
 
     @property
     def baseline(self) -> Track:
@@ -129,6 +120,10 @@ class Space:
         every = range(self.deepest(track.configuration) + 1)
         return tuple(every) if track.cuts is None else tuple(k for k in every if k in track.cuts)
 
+    def trained_cuts(self, track: Track) -> tuple[int, ...]:
+        """Those at which old layers train."""
+        return tuple(cut for cut in self.cuts(track) if cut < self.deepest(track.configuration))
+
     def coarse_cuts(self, track: Track) -> tuple[int, ...]:
         """The cuts that are looked at first, in this order; all where the track is restricted or the search exhaustive.
 
@@ -147,28 +142,28 @@ class Space:
     def middle(self, track: Track) -> int:
         """Of the cuts at which old layers of the track train, that nearest to half the depth; if none, its deepest."""
         deepest = self.deepest(track.configuration)
-        trained = [cut for cut in self.cuts(track) if cut < deepest]
-        return min(trained, key=lambda cut: abs(cut - round(deepest / 2)), default=deepest)
+        return min(self.trained_cuts(track), key=lambda cut: abs(cut - round(deepest / 2)), default=deepest)
 
     def trial(
-        self, track: Track, cut: int, *, ratio: float = RATIOS[0], multiple: float = 1.0, in_full: bool = False
+        self, track: Track, cut: int, *, old: float | None = None, multiple: float = 1.0, in_full: bool = False
     ) -> Trial:
         """The search's trial of a track at a cut, `in_full` with all epochs whatever the search.
 
-        Where no old layer trains the ratio means nothing and is left out.
+        old: the rate of its old layers, if None that at the usual ratio; left out where none of them trains.
         """
-        wanted = (track, cut, ratio, multiple, in_full)
+        wanted = (track, cut, old, multiple, in_full)
         if wanted not in self._trials:
             new = float(f"{self.rates[track.configuration] * multiple:.6g}")
-            old = self.old_layer_rate(ratio, multiple) if cut < self.deepest(track.configuration) else 0.0
+            old = self.old_layer_rate(RATIOS[0], multiple) if old is None else old
             settings = self.settings if in_full else self.search_settings
             self._trials[wanted] = Trial(
-                track.configuration, cut, track.method, old, new, self.seed, settings, shots=self.shots
-            )
+                track.configuration, cut, track.method, old if cut < self.deepest(track.configuration) else 0.0, new,
+                self.seed, settings, shots=self.shots,
+            )  # fmt: skip
         return self._trials[wanted]
 
     def old_layer_rate(self, ratio: float, multiple: float) -> float:
-        """That of every trial with these two at which old layers train, whatever its graft."""
+        """That of *replace* without harmonising at this multiple of its range test's rate."""
         new = float(f"{self.rates[TRADITIONAL] * multiple:.6g}")
         return float(f"{new * ratio:.6g}")
 
