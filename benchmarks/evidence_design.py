@@ -58,6 +58,9 @@ IN_DEPTH = ("replace", "retain", "deepen")
 # not name it they were ratios of each graft's own new layers' rate.
 OLD_LAYERS = "traditional"
 
+# Tuning has one part in so many of the epochs, as it had in all parts so far.
+PARTS = 4
+
 DATA = ("clothing", "landuse", "grocery")
 # Sources, and the side of their images where it is smaller than what the network was trained on (224), for speed.
 SOURCES: dict[str, int | None] = {

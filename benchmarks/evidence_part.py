@@ -115,7 +115,9 @@ class _Runner:
         # No methods are named: which activations are stored must not follow from how many this version knows.
         self._benches = Benches(start, options, (), folder, Progress(), Profile())
         settings = self._benches.settings(part.shots)
-        self._space = Space(len(start.staged.stages), (), settings, {}, options.seed, DRAWS, shots=part.shots)
+        self._space = Space(
+            len(start.staged.stages), (), settings, {}, options.seed, DRAWS, shots=part.shots, parts=design.PARTS
+        )
         trials = [(Trial.from_json(r.subject), r) for r in folder.ledger.records(TRIAL)]
         self._history: dict[str, Result] = {trial.key: result_of(trial, record) for trial, record in trials}
         self._survival = Survival(where.others, start)

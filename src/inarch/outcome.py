@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, final
 
@@ -15,7 +14,7 @@ from inarch.network.stages import Stages, cut_json
 from inarch.plural import counted
 from inarch.report.words import GRAFTS, percent, points
 from inarch.results.metrics import mean_metrics
-from inarch.results.statistics import accuracy_interval, holm, paired_difference
+from inarch.results.statistics import accuracy_interval, accuracy_standard_error, holm, paired_difference
 from inarch.search.choice import Candidate, Race
 from inarch.search.rounds import next_round, track_results
 from inarch.search.space import History, Result, Space
@@ -216,9 +215,7 @@ class Outcome:
         ]
 
     def _validation_standard_error(self) -> float:
-        images = len(self._dataset.validation)
-        accuracy = self.chosen.accuracy
-        return math.sqrt(max(accuracy * (1 - accuracy), 1 / (4 * images)) / images)
+        return accuracy_standard_error(self.chosen.accuracy, len(self._dataset.validation))
 
     def _sentence(self, kept: dict[str, Any]) -> str:
         accuracy = float(self._correct(self.chosen).mean())

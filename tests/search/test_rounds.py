@@ -16,7 +16,9 @@ from inarch.search.rates import (
     old_layer_rates,
     pairs_to_compare,
     rate_trial,
+    search_trial,
     traditional_grid,
+    traditional_rates,
 )  # fmt: skip
 from inarch.search.rounds import (
     contenders,
@@ -82,13 +84,15 @@ def test_the_search_finds_the_best_cut_of_a_single_peak_without_trying_all(at: i
     assert len({r.trial.cut for r in results}) < STAGES
 
 
-def test_rounds_come_in_the_order_of_the_docstring() -> None:
-    space, history, names = a_space(), {}, []
+@pytest.mark.parametrize("search", SEARCHES)
+def test_rounds_come_in_the_order_of_the_docstring(search: str) -> None:
+    space, history, names = a_space(search=search), {}, []
     while (found := next_round(space, history)) is not None:
         names.append(found.name)
         trial = found.trials[0]
         history[trial.key] = Result(trial, peak(9)(trial), 0.5)
-    rounds = ["probes", "rates", "traditional", "coarse cuts", "finer cuts"]
+    rounds = ["probes", "rates", "traditional", "coarse cuts"]
+    rounds.append("other rates" if space.exhaustive else "finer cuts")
     assert list(dict.fromkeys(names)) == rounds
     assert names == sorted(names, key=rounds.index)
 
@@ -120,10 +124,11 @@ def test_every_track_trains_old_layers_at_the_rate_that_did_best_half_frozen_wha
         for trial in found.trials:
             history[trial.key] = Result(trial, accuracy(trial), 1 - accuracy(trial))
     assert found is not None
-    for trial in found.trials:
-        if 0 < trial.cut < STAGES - 1 and trial.configuration in (RETAIN, REPLACE):
-            assert trial.new_layer_learning_rate == pytest.approx(rates[trial.configuration])
-            assert trial.learning_rate == pytest.approx(0.03 * best)
+    training_old = [t for t in found.trials if t.learning_rate and t.configuration in (RETAIN, REPLACE)]
+    assert {t.configuration for t in training_old} == {RETAIN, REPLACE}
+    for trial in training_old:
+        assert trial.new_layer_learning_rate == pytest.approx(rates[trial.configuration])
+        assert trial.learning_rate == pytest.approx(0.03 * best)
 
 
 def test_trials_with_old_layers_at_rates_that_the_search_does_not_try_are_not_looked_at() -> None:
@@ -144,10 +149,10 @@ def test_whatever_contends_gets_the_same_rule_of_rates(search: str) -> None:
     assert len(found) == (3 if space.exhaustive else 2)
     for track in found:
         assert {space.probe(track, multiple).key for multiple in MULTIPLES} <= history.keys()
-        trials = [r.trial for r in track_results(track, space, history)]
-        deepest = space.deepest(track.configuration)
-        # Traditional fine-tuning has rates of its own.
-        rates = {t.learning_rate for t in trials if 0 < t.cut < deepest}
+        trained = [r.trial for r in history.values() if r.trial.configuration == track.configuration]
+        # Traditional fine-tuning has rates of its own, and they are compared at the middle cut.
+        middle = space.middle(track) if track == space.baseline else 0
+        rates = {t.learning_rate for t in trained if t.learning_rate and t.cut not in (0, middle)}
         tried = old_layer_rates(space, history) if space.exhaustive else [best_old_layer_rate(space, history)]
         assert rates == set(tried)
 
@@ -272,9 +277,84 @@ def test_between_cuts_that_the_validation_images_cannot_tell_apart_there_are_no_
     assert neighbours(space, results) == [6, 12]
     assert neighbours(replace(space, validation=1000), results) == [6, 12]  # a standard error of 0.0095
     assert neighbours(replace(space, validation=100), results) == []
-    # Where the best is the shallowest, the cut with nothing frozen is looked at, if the one above is worse.
+    # Where the best is the shallowest, the search goes on towards nothing frozen, if the one above is worse.
     assert neighbours(replace(space, validation=1000), results[1:]) == [3, 12]
     assert neighbours(replace(space, validation=100), results[1:]) == []
+
+
+def test_where_all_are_right_nothing_is_to_be_found_by_finer_cuts() -> None:
+    space = replace(a_space(RETAIN), validation=100)
+    results = [Result(space.trial(space.proposal[0], cut), 1.0, 0.5) for cut in (4, 8, 16)]
+    assert neighbours(space, results) == []
+
+
+def test_an_estimate_foresees_finer_cuts_although_it_imagines_equal_results() -> None:
+    space = replace(a_space(RETAIN), validation=100)
+    assert {t.key for t in expected_trials(space, {})} == {t.key for t in expected_trials(space.exact, {})}
+    cuts = {t.cut for t in expected_trials(space, {}) if t.configuration == RETAIN}
+    assert cuts > set(space.coarse_cuts(space.proposal[0])[1:])
+
+
+def test_what_is_proposed_leads_its_graft_although_the_baseline_probes_better() -> None:
+    for track in (Track(REPLACE, "fine-tuning", cuts=(2, 5)), Track(REPLACE, "co-tuning"), Track(REPLACE_L2, "l2-sp")):
+        space = a_space(RETAIN)
+        space = replace(space, proposal=(*space.proposal, track))
+        history = searched(space, lambda t: 0.9 if t.configuration == REPLACE and t.method == "fine-tuning" else 0.5)
+        assert track in leading_tracks(space, history)
+        tried = {r.trial.cut for r in track_results(track, space, history)}
+        assert tried >= set(track.cuts or space.coarse_cuts(track)[1:])
+
+
+def test_traditional_fine_tuning_is_one_of_the_results_of_replacing_at_whatever_rates() -> None:
+    space = a_space(REPLACE, settings=TrainingSettings(epochs=8))
+    low = {t.key for t in traditional_grid(space) if t.learning_rate == pytest.approx(0.0003)}
+    history = searched(space, lambda t: 0.9 if t.key in low else 0.5)
+    assert low <= {r.trial.key for r in track_results(space.baseline, space, history)}
+    assert best_of_graft(space, history)["replace"].learning_rate == pytest.approx(0.0003)
+
+
+def test_all_old_layers_are_tried_at_the_next_lower_ratio_and_never_at_rates_that_failed_half_frozen() -> None:
+    space = a_space(settings=TrainingSettings(epochs=8))
+
+    def searched_rates(good: tuple[float, float], failed: float = 0.0) -> list[tuple[float, float]]:
+        def accuracy(trial: Trial) -> float:
+            rates = trial.learning_rate, trial.new_layer_learning_rate
+            if trial.cut == space.middle(space.baseline) and trial.learning_rate == pytest.approx(failed):
+                return FAILED
+            same_ratio = rates[0] / rates[1] == pytest.approx(good[0] / good[1])
+            return 0.9 if rates == pytest.approx(good) else 0.7 if same_ratio else 0.5
+
+        return traditional_rates(space, searched(space, accuracy))
+
+    assert searched_rates((0.01, 0.01))[-1] == (0.1, 1 / 3)
+    assert searched_rates((0.003, 0.03))[-1] == (0.01, 1.0)
+    assert searched_rates((0.0003, 0.03))[0] == (0.01, 1.0)
+    assert (1.0, 3.0) not in searched_rates((0.03, 0.03), failed=0.09)
+
+
+def test_after_all_epochs_rates_are_compared_by_accuracy_before_that_by_log_loss() -> None:
+    for search in SEARCHES:
+        space = a_space(search=search, settings=TrainingSettings(epochs=8))
+        pairs = [(1.0, 1.0), (0.1, 1.0)]
+        trials = [rate_trial(space, *pair) for pair in pairs]
+        history = {t.key: Result(t, *found) for t, found in zip(trials, ((0.8, 0.9), (0.7, 0.8)), strict=True)}
+        assert best_pairs(space, history)[0] == pairs[0 if space.exhaustive else 1]
+        probes = [space.probe(space.proposal[1], multiple) for multiple in MULTIPLES[:2]]
+        history = {t.key: Result(t, *found) for t, found in zip(probes, ((0.8, 0.9), (0.7, 0.8)), strict=True)}
+        assert search_trial(space, space.proposal[1], 3, history).new_layer_learning_rate == pytest.approx(0.03)
+
+
+def test_where_no_old_layer_trains_the_baselines_new_ones_have_the_rate_that_probed_best() -> None:
+    space = a_space(settings=TrainingSettings(epochs=8))
+
+    def accuracy(trial: Trial) -> float:
+        return 0.9 if trial.new_layer_learning_rate == pytest.approx(0.01 if trial.learning_rate else 0.09) else 0.5
+
+    history = searched(space, accuracy)
+    assert search_trial(space, space.baseline, 5, history).new_layer_learning_rate == pytest.approx(0.01)
+    deepest = search_trial(space, space.baseline, STAGES - 1, history)
+    assert deepest.new_layer_learning_rate == pytest.approx(0.09)
+    assert deepest.key in {r.trial.key for r in track_results(space.baseline, space, history)}
 
 
 def test_of_every_graft_the_variant_that_probed_best_is_searched_first() -> None:
@@ -549,23 +629,27 @@ def test_finer_cuts_follow_from_the_waves_before_them_whatever_else_was_left_out
     assert not [t for t in later.trials if t.configuration == RETAIN]
 
 
-def test_which_rates_are_tried_does_not_depend_on_which_of_them_ran_first() -> None:
-    space = a_space(REPLACE_L2, RETAIN)
+@pytest.mark.parametrize("search", SEARCHES)
+@pytest.mark.parametrize("at", [0, 1, 7, STAGES])
+def test_what_is_tried_does_not_depend_on_what_ran_first(at: int, search: str) -> None:
+    space = a_space(REPLACE_L2, RETAIN, search=search, settings=TrainingSettings(epochs=8))
 
     def accuracy(trial: Trial) -> float:
-        at_equal_rates = trial.learning_rate == trial.new_layer_learning_rate
-        return 0.9 if at_equal_rates else {REPLACE_L2: 0.6, REPLACE: 0.5}.get(trial.configuration, 0.7)
+        rates = 0.1 * (trial.learning_rate == pytest.approx(0.03)) * (trial.cut > 0)
+        return peak(at)(trial) - 0.2 + rates + 0.001 * trial.new_layer_learning_rate
 
-    history: dict[str, Result] = {}
-    while (found := next_round(space, history)) is not None and found.name != "coarse cuts":
-        history |= {t.key: Result(t, accuracy(t), 0.5) for t in found.trials[:1]}
-    assert found is not None
-    wanted = {t.key for t in found.trials}
-    # A time limit may let the traditional fine-tuning through first, or last.
-    for first in found.trials:
-        later = next_round(space, history | {first.key: Result(first, accuracy(first), 0.5)})
-        assert later is not None
-        assert {t.key for t in later.trials} == wanted - {first.key}
+    def trained(which: int) -> set[str]:
+        history: dict[str, Result] = {}
+        left: set[str] = set()
+        while (found := next_round(space, history)) is not None:
+            wanted = {t.key for t in found.trials}
+            assert left <= wanted  # nothing is asked for and then not wanted any more
+            trial = found.trials[which]
+            history[trial.key] = Result(trial, accuracy(trial), 1 - accuracy(trial))
+            left = wanted - {trial.key} if found.name == "finer cuts" else set()
+        return set(history)
+
+    assert trained(0) == trained(-1)
 
 
 def test_a_candidate_whose_first_seeds_fail_gets_the_further_ones_and_is_judged_by_them() -> None:

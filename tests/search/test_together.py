@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from inarch.network.grafts import Configuration, configurations
-from inarch.search.rounds import next_round, probes, traditional_grid
+from inarch.search.rates import traditional_grid
+from inarch.search.rounds import next_round, probes
 from inarch.search.space import Result, Space, Track
 from inarch.search.together import LARGEST, batches, with_companions
 from inarch.training.trial import TrainingSettings, Trial

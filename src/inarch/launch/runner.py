@@ -229,8 +229,9 @@ class TrialRunner:
         self._bench.keep_checkpoints([*self._needed(), *ahead_of_time], writing=bool(ahead_of_time))
 
     def _every_epoch(self, trial: Trial) -> bool:
-        """A learning curve is that of the first confirmation: one tells what several do, and a validation after every
-        epoch is a tenth of a training. Nobody sees one of what the search trained with fewer epochs."""
+        """Of what is confirmed the first training has a learning curve, which tells what several would: a validation
+        after every epoch is a tenth of a training. What the search itself trains with all epochs may stand for it where
+        time ends; of what has fewer nobody sees a curve."""
         return trial.settings == self.space.settings and trial.seed <= self.space.seed + 1
 
     def _reserve(self, batch: Batch) -> float:

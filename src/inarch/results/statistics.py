@@ -15,6 +15,7 @@ each draw and image, have such a layout, and what makes a draw easy for both is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -72,6 +73,11 @@ def accuracy_interval(correct: ArrayLike, level: float = 0.95) -> Interval:
     quantile = float(stats.t.ppf((1 + level) / 2, degrees)) if variance > 0 else float(stats.norm.ppf((1 + level) / 2))
     low, high = _wilson(accuracy, effective, quantile)
     return Interval(low, high, _of(seeds))
+
+
+def accuracy_standard_error(accuracy: float, images: int) -> float:
+    """Of one accuracy: binomial; where all are right or all wrong, at least half an image's share."""
+    return math.sqrt(max(accuracy * (1 - accuracy), 1 / (4 * images)) / images)
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike) -> PairedDifference:

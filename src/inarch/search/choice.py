@@ -73,8 +73,6 @@ def stand_in(tracks: list[Track], space: Space, history: History) -> Candidate |
     """The best of these tracks that was trained with all epochs, for where their best by the search was not (yet)."""
     trials = [t for track in tracks for m in MULTIPLES if (t := space.probe(track, m)).settings == space.settings]
     searched = [result.trial for track in tracks for result in track_results(track, space, history)]
-    if space.baseline in tracks:
-        searched += traditional_grid(space)
     return _best_trained([*trials, *map(space.in_full, searched)], space, history)
 
 
@@ -275,9 +273,6 @@ def _with_all_epochs(space: Space, trials: list[Trial]) -> list[Trial]:
 
 def _best(tracks: list[Track], space: Space, history: History) -> Result | None:
     found = [r for track in tracks for r in track_results(track, space, history)]
-    if space.baseline in tracks:
-        # Traditional fine-tuning is one of its trials, and has further rates tried.
-        found += _done(traditional_grid(space), history)
     # Where time ended before any cut of these tracks was looked at, their probes stand for them.
     probes = [space.probe(track, multiple) for track in tracks for multiple in MULTIPLES]
     return _best_result(found or _done(probes, history), space, history)

@@ -8,9 +8,8 @@ cheap, and what it says holds for other cuts and grafts (docs/lab-notebook.md).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-from inarch.search.space import MULTIPLES, PROBE_MULTIPLES, RATIOS, History, Space, Track
+from inarch.search.space import MULTIPLES, PROBE_MULTIPLES, RATIOS, History, Result, Space, Track
 from inarch.training.trial import Trial
 
 Pair = tuple[float, float]
@@ -45,13 +44,20 @@ def rate_trial(space: Space, ratio: float, multiple: float) -> Trial:
 def ranked(space: Space, pairs: Sequence[Pair], history: History) -> list[Pair]:
     """Those of the pairs that were trained, the best first."""
     found = [(pair, result) for pair in pairs if (result := history.get(rate_trial(space, *pair).key))]
-    return [pair for pair, _ in sorted(found, key=lambda one: one[1].merit_of_rates, reverse=True)]
+    return [pair for pair, _ in sorted(found, key=lambda one: _merit(space, one[1]), reverse=True)]
+
+
+def _merit(space: Space, result: Result) -> tuple[float, ...]:
+    """By which rates are compared. After all epochs log loss tells how far trials overfit as well: there it is accuracy
+    that counts."""
+    return result.merit if result.trial.settings == space.settings else result.merit_of_rates
 
 
 def best_pairs(space: Space, history: History) -> list[Pair]:
-    """What was compared, the best first; before that, the one to begin with. The first is that of the baseline."""
+    """What was compared and did not fail, the best first; if nothing was, the one to begin with. The first is that of
+    the baseline."""
     pairs = pairs_to_compare(space, history)
-    return ranked(space, pairs, history) or pairs[:1]
+    return [p for p in ranked(space, pairs, history) if history[rate_trial(space, *p).key].accuracy >= 0] or pairs[:1]
 
 
 def best_old_layer_rate(space: Space, history: History) -> float:
@@ -60,27 +66,25 @@ def best_old_layer_rate(space: Space, history: History) -> float:
 
 
 def old_layer_rates(space: Space, history: History) -> list[float]:
-    """Those at which a track may end: the best one, in an exhaustive search those of all ratios at its multiple."""
+    """Those at which every track may end: the best, in an exhaustive search those of all ratios at its multiple."""
     best, multiple = best_pairs(space, history)[0]
     return [space.old_layer_rate(ratio, multiple) for ratio in (RATIOS if space.exhaustive else (best,))]
 
 
-def best_multiple(space: Space, track: Track, history: History) -> float:
-    """The multiple of the range test's rate at which a track's new layers train where old ones do."""
-    if track == space.baseline:
-        return best_pairs(space, history)[0][1]
-    return probed_multiple(space, track, history)
-
-
 def probed_multiple(space: Space, track: Track, history: History) -> float:
     """The multiple of the range test's rate that probed best."""
-    found = [(r.merit_of_rates, m) for m in MULTIPLES if (r := history.get(space.probe(track, m).key))]
+    found = [(_merit(space, r), m) for m in MULTIPLES if (r := history.get(space.probe(track, m).key))]
     return max(found, key=lambda pair: pair[0])[1] if found else MULTIPLES[0]
 
 
-def search_trial(space: Space, track: Track, cut: int, history: History) -> Trial:
-    """A trial of a track at its own multiple of the range test's rate, the one that did best at its deepest cut."""
-    old, multiple = best_old_layer_rate(space, history), best_multiple(space, track, history)
+def search_trial(space: Space, track: Track, cut: int, history: History, old: float | None = None) -> Trial:
+    """A trial of a track with old layers at a rate, if None at the best, and new ones at the multiple of their range
+    test's rate that probed best; those of the baseline, where old ones train, at the multiple that was best with them.
+    """
+    ratio, multiple = best_pairs(space, history)[0]
+    old = space.old_layer_rate(ratio, multiple) if old is None else old
+    if track != space.baseline or cut == space.deepest(track.configuration):
+        multiple = probed_multiple(space, track, history)
     return space.trial(track, cut, old=old, multiple=multiple)
 
 
@@ -88,15 +92,17 @@ def at_other_rates(space: Space, track: Track, history: History) -> list[Trial]:
     """The track's best trial at which old layers trained, at all rates of these; nothing where there is none."""
     found = [history.get(search_trial(space, track, cut, history).key) for cut in space.trained_cuts(track)]
     best = max((r for r in found if r and r.accuracy >= 0), key=lambda r: r.merit, default=None)
-    rates = old_layer_rates(space, history) if best else []
-    return [replace(best.trial, learning_rate=rate) for rate in rates if best]
+    if best is None:
+        return []
+    return [search_trial(space, track, best.trial.cut, history, old) for old in old_layer_rates(space, history)]
 
 
 def traditional_rates(space: Space, history: History) -> list[Pair]:
     """Those of traditional fine-tuning: the two best pairs and, since old layers that all train may bear less than half
-    of them do, the best with a lower ratio than the best has."""
+    of them do, the best with the next lower ratio."""
     pairs = best_pairs(space, history)
-    lower = [pair for pair in pairs if pair[0] < pairs[0][0]]
+    best, multiple = pairs[0]
+    lower = [(ratio, multiple) for ratio in sorted(RATIOS, reverse=True) if ratio < best]
     return list(dict.fromkeys([*pairs[:2], *lower[:1]]))
 
 

@@ -25,7 +25,6 @@ from itertools import zip_longest
 from inarch.network.grafts import graft_class
 from inarch.search.rates import (
     at_other_rates,
-    best_multiple,
     linear_probes,
     old_layer_rates,
     pairs_to_compare,
@@ -117,8 +116,8 @@ def finer_cuts(space: Space, track: Track, history: History) -> Iterator[Trial]:
     """Wave after wave from the coarse cuts on, each from the results of all before it and of nothing else, as long as
     the best cut stands out from one of its neighbours: between cuts as good as each other there is nothing to find.
     """
-    coarse_cuts = space.coarse_cuts(track)
-    known = [r for r in track_results(track, space, history) if r.trial.cut in coarse_cuts]
+    earlier = {t.key for t in (*coarse_trials(space, track, history), *traditional_grid(space))}
+    known = [r for r in track_results(track, space, history) if r.trial.key in earlier]
     while wave := [search_trial(space, track, cut, history) for cut in neighbours(space, known)]:
         yield from wave
         if any(trial.key not in history for trial in wave):
@@ -139,19 +138,14 @@ def coarse_trials(space: Space, track: Track, history: History) -> list[Trial]:
 
 
 def track_results(track: Track, space: Space, history: History) -> list[Result]:
-    """Finished trials of the search that belong to a track, at cuts that it may stand at and at rates that follow from
-    the one that did best, all with the same epochs.
+    """Finished trials of the search that belong to a track, all with the same epochs: at the cuts that it may stand at,
+    with the rates that follow from what did best; traditional fine-tuning at all that it tried.
     """
-    cuts, multiple = space.cuts(track), best_multiple(space, track, history)
-    rate = space.trial(track, cuts[-1], multiple=multiple).new_layer_learning_rate
-    old_rates = {0.0, *old_layer_rates(space, history)}
-    return [
-        r for r in history.values()
-        if (r.trial.configuration, r.trial.method) == (track.configuration, track.method)
-        and r.trial.seed == space.seed and r.trial.settings == space.search_settings
-        and r.trial.new_layer_learning_rate == rate and r.trial.learning_rate in old_rates
-        and r.trial.cut in cuts and r.accuracy >= 0
-    ]  # fmt: skip
+    rates = old_layer_rates(space, history)
+    trials = [search_trial(space, track, cut, history, old) for cut in space.cuts(track) for old in rates]
+    trials += traditional_grid(space) if track == space.baseline else []
+    found = {trial.key: history[trial.key] for trial in trials if trial.key in history}
+    return [result for result in found.values() if result.accuracy >= 0]
 
 
 def ordered_tracks(space: Space, history: History) -> list[Track]:
@@ -177,9 +171,10 @@ def ordered_tracks(space: Space, history: History) -> list[Track]:
 
 
 def leading_tracks(space: Space, history: History) -> list[Track]:
-    """Of every graft the track that probed best, and the baseline, in their order; all in an exhaustive search."""
+    """Of every graft of the proposal the track that probed best, and the baseline, in their order; all in an exhaustive
+    search."""
     tracks = ordered_tracks(space, history)
-    first = {track.configuration.graft: track for track in reversed(tracks)}
+    first = {track.configuration.graft: track for track in reversed(tracks) if track in space.proposal}
     return [t for t in tracks if space.exhaustive or t == space.baseline or t in first.values()]
 
 
@@ -202,9 +197,9 @@ def contenders(space: Space, history: History) -> list[Track]:
 
 
 def neighbours(space: Space, results: Sequence[Result]) -> list[int]:
-    """Cuts half-way between the best cut and the nearest tried ones on either side, or the cut with nothing frozen.
+    """Cuts half-way between the best cut and the nearest tried ones on either side, or the end with nothing frozen.
 
-    None where the best is within a standard error of these.
+    None where the best is within a standard error of both.
     """
     if not results:
         return []
@@ -222,7 +217,7 @@ def neighbours(space: Space, results: Sequence[Result]) -> list[int]:
 
 def expected_trials(space: Space, history: History) -> list[Trial]:
     """What the search is likely to run still, for an estimate: the trials if all their results were the same."""
-    imagined = dict(history)
+    imagined, space = dict(history), space.exact  # within a standard error there would be no finer cuts
     while (found := next_round(space, imagined)) is not None:
         imagined |= {trial.key: Result(trial, 0.5, 1.0) for trial in found.trials}
     return [result.trial for key, result in imagined.items() if key not in history]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 
 from inarch.network.grafts import Configuration, graft_class
+from inarch.results.statistics import accuracy_standard_error
 from inarch.training.trial import TrainingSettings, Trial
 
 # Ratios of the old layers' rate to that of the new classifier in traditional fine-tuning, at the same multiple: what
@@ -27,8 +28,7 @@ TRADITIONAL = Configuration("replace", "none")
 #              first the variants of a graft are thinned out, then the grafts, and the best is trained in full
 # exhaustive   with all epochs, every track at every cut: what shorter searches are judged by
 SEARCHES = ("halving", "exhaustive")
-# A trial of the halving search has one part in this many of the epochs: with a quarter of them, rates and cuts come out
-# in the wrong order (docs/lab-notebook.md).
+# With a quarter of the epochs, rates and cuts come out in the wrong order (docs/lab-notebook.md).
 PARTS = 2
 
 
@@ -73,7 +73,8 @@ class Space:
 
     stages: of the source network, the classification layer last. proposal: tracks that may be chosen. rates: of new
     layers for each configuration, from its range test; traditional fine-tuning's among them. validation: number of
-    images on which results are, by which their standard error goes; 0 where they are taken for exact.
+    images on which results are, by which their standard error goes; 0 where they are taken for exact. parts: a trial of
+    the halving search has one part in so many of the epochs.
     """
 
     stages: int
@@ -85,6 +86,7 @@ class Space:
     search: str = "halving"
     shots: int = 0
     validation: int = 0
+    parts: int = PARTS
     # The search asks for the same few trials, and their keys, again and again.
     _trials: dict[tuple[Track, int, float | None, float, bool], Trial] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -99,7 +101,7 @@ class Space:
         """Those of the search's own trials: with fewer epochs where it is a halving one."""
         if self.exhaustive:
             return self.settings
-        return replace(self.settings, epochs=math.ceil(self.settings.epochs / PARTS))
+        return replace(self.settings, epochs=math.ceil(self.settings.epochs / self.parts))
 
     @property
     def baseline(self) -> Track:
@@ -136,8 +138,13 @@ class Space:
         return (cuts[0], *cuts[:0:-1])
 
     def standard_error(self, accuracy: float) -> float:
-        """Of an accuracy on the validation images: binomial."""
-        return math.sqrt(accuracy * (1 - accuracy) / self.validation) if self.validation else 0.0
+        """Of an accuracy on the validation images."""
+        return accuracy_standard_error(accuracy, self.validation) if self.validation else 0.0
+
+    @cached_property
+    def exact(self) -> Space:
+        """The same where results are taken for exact."""
+        return replace(self, validation=0)
 
     def middle(self, track: Track) -> int:
         """Of the cuts at which old layers of the track train, that nearest to half the depth; if none, its deepest."""
@@ -163,7 +170,7 @@ class Space:
         return self._trials[wanted]
 
     def old_layer_rate(self, ratio: float, multiple: float) -> float:
-        """That of *replace* without harmonising at this multiple of its range test's rate."""
+        """That at this ratio to the rate of *replace*'s new layers, at this multiple of their range test's."""
         new = float(f"{self.rates[TRADITIONAL] * multiple:.6g}")
         return float(f"{new * ratio:.6g}")
 

@@ -27,30 +27,37 @@ Curve = Mapping[str, Any]
 def section(run: Run) -> Section | None:
     if run.evidence is None:
         return None
-    # A trial that was validated once has no curve; only those with fewer epochs than the study are.
+    # Confirmations but the first are validated once and have no curve.
+    learning = run.evidence["learning"]
     curves = [
-        curve | {"seeds": seeds}
-        for curve in run.evidence["learning"]
-        if (seeds := [seed for seed in curve["seeds"] if seed["epochs"]])
+        curve | {"seeds": seeds} for curve in learning if (seeds := [seed for seed in curve["seeds"] if seed["epochs"]])
     ]
     if not curves:
         return None
     panels = [_panel(curves, *measure) for measure in _MEASURES]
     means = "Thick: the mean over seeds; thin: each seed."
-    which = means if _several_seeds(curves) else "One training each, with the first seed."
+    which = means if _several_seeds(curves) else "One training each."
     caption = (
         "Left, how far off the answers on training images are: lower is better. Right, how many validation images are "
         f"right: higher is better. {which} The last epoch counts, none is picked. "
         "A validation accuracy that still rises at the end asks for more epochs; a loss that falls while accuracy does "
         "not, for more images."
     )
-    text = [words.training_sentence(run.results.get("settings", {})), _averaged(curves)]
+    text = [words.training_sentence(run.results.get("settings", {})), _averaged(learning), _without(learning, curves)]
     said = [sentence for sentence in text if sentence]
     return Section("learning", "How it learned", said, figures=[Figure(panels, caption)], tables=[_table(curves)])
 
 
 def _several_seeds(curves: Sequence[Curve]) -> bool:
     return any(len(curve["seeds"]) > 1 for curve in curves)
+
+
+def _without(learning: Sequence[Curve], curves: Sequence[Curve]) -> str | None:
+    shown = {curve["role"] for curve in curves}
+    without = [words.short_role(curve["role"]) for curve in learning if curve["role"] not in shown]
+    if not without:
+        return None
+    return f"No curve of {', '.join(without)}: the training that is validated after every epoch did not succeed."
 
 
 def _averaged(curves: Sequence[Curve]) -> str | None:
