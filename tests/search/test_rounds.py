@@ -16,7 +16,7 @@ from inarch.search.rates import (
     old_layer_rates,
     pairs_to_compare,
     rate_trial,
-    search_trial,
+    search_trials,
     traditional_grid,
     traditional_rates,
 )  # fmt: skip
@@ -341,7 +341,7 @@ def test_after_all_epochs_rates_are_compared_by_accuracy_before_that_by_log_loss
         assert best_pairs(space, history)[0] == pairs[0 if space.exhaustive else 1]
         probes = [space.probe(space.proposal[1], multiple) for multiple in MULTIPLES[:2]]
         history = {t.key: Result(t, *found) for t, found in zip(probes, ((0.8, 0.9), (0.7, 0.8)), strict=True)}
-        assert search_trial(space, space.proposal[1], 3, history).new_layer_learning_rate == pytest.approx(0.03)
+        assert search_trials(space, space.proposal[1], [3], history)[0].new_layer_learning_rate == pytest.approx(0.03)
 
 
 def test_where_no_old_layer_trains_the_baselines_new_ones_have_the_rate_that_probed_best() -> None:
@@ -351,8 +351,8 @@ def test_where_no_old_layer_trains_the_baselines_new_ones_have_the_rate_that_pro
         return 0.9 if trial.new_layer_learning_rate == pytest.approx(0.01 if trial.learning_rate else 0.09) else 0.5
 
     history = searched(space, accuracy)
-    assert search_trial(space, space.baseline, 5, history).new_layer_learning_rate == pytest.approx(0.01)
-    deepest = search_trial(space, space.baseline, STAGES - 1, history)
+    middle, deepest = search_trials(space, space.baseline, [5, STAGES - 1], history)
+    assert middle.new_layer_learning_rate == pytest.approx(0.01)
     assert deepest.new_layer_learning_rate == pytest.approx(0.09)
     assert deepest.key in {r.trial.key for r in track_results(space.baseline, space, history)}
 

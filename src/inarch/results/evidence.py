@@ -5,8 +5,9 @@
       confusions     [true class, predicted class, images], every pair that occurs; classes by index
       reliability    bins of the calibration error: low, high, images, confidence, accuracy
       mistakes       the most confident ones: path, thumbnail, true, predicted, probability, probability_of_true
-    learning       for each role its place, and for each seed the epochs: training_loss, validation_accuracy, and the
-                   members, where the method made several trainings: seed, validation_accuracy, taken (averaged or not)
+    learning       for each role its place, and for each seed the epochs (none where it was validated once, as all
+                   confirmations but the first are): training_loss, validation_accuracy, and the members, where the
+                   method made several trainings: seed, validation_accuracy, taken (averaged or not)
     source_classes for each class the source classes whose logits it raises most: name, raised (standard deviations)
     examples       for each class the counts per split, and thumbnails of training images
 

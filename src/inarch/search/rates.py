@@ -7,7 +7,7 @@ cheap, and what it says holds for other cuts and grafts (docs/lab-notebook.md).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from inarch.search.space import MULTIPLES, PROBE_MULTIPLES, RATIOS, History, Result, Space, Track
 from inarch.training.trial import Trial
@@ -77,24 +77,32 @@ def probed_multiple(space: Space, track: Track, history: History) -> float:
     return max(found, key=lambda pair: pair[0])[1] if found else MULTIPLES[0]
 
 
-def search_trial(space: Space, track: Track, cut: int, history: History, old: float | None = None) -> Trial:
-    """A trial of a track with old layers at a rate, if None at the best, and new ones at the multiple of their range
-    test's rate that probed best; those of the baseline, where old ones train, at the multiple that was best with them.
+def search_trials(
+    space: Space, track: Track, cuts: Iterable[int], history: History, old_rates: Sequence[float] = ()
+) -> list[Trial]:
+    """Trials of a track with old layers at each of the rates, if none are given at the best, and new ones at the
+    multiple of their range test's rate that probed best; those of the baseline, where old ones train, at the multiple
+    that was best with them.
     """
     ratio, multiple = best_pairs(space, history)[0]
-    old = space.old_layer_rate(ratio, multiple) if old is None else old
-    if track != space.baseline or cut == space.deepest(track.configuration):
-        multiple = probed_multiple(space, track, history)
-    return space.trial(track, cut, old=old, multiple=multiple)
+    deepest, probed = space.deepest(track.configuration), probed_multiple(space, track, history)
+
+    def trial(cut: int, old: float) -> Trial:
+        with_old = track == space.baseline and cut < deepest
+        return space.trial(track, cut, old=old, multiple=multiple if with_old else probed)
+
+    rates = old_rates or [space.old_layer_rate(ratio, multiple)]
+    return [trial(cut, old) for cut in cuts for old in rates]
 
 
 def at_other_rates(space: Space, track: Track, history: History) -> list[Trial]:
     """The track's best trial at which old layers trained, at all rates of these; nothing where there is none."""
-    found = [history.get(search_trial(space, track, cut, history).key) for cut in space.trained_cuts(track)]
-    best = max((r for r in found if r and r.accuracy >= 0), key=lambda r: r.merit, default=None)
-    if best is None:
+    trained = search_trials(space, track, space.trained_cuts(track), history)
+    found = [r for trial in trained if (r := history.get(trial.key)) and r.accuracy >= 0]
+    if not found:
         return []
-    return [search_trial(space, track, best.trial.cut, history, old) for old in old_layer_rates(space, history)]
+    best = max(found, key=lambda result: result.merit)
+    return search_trials(space, track, [best.trial.cut], history, old_layer_rates(space, history))
 
 
 def traditional_rates(space: Space, history: History) -> list[Pair]:

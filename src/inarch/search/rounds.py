@@ -30,7 +30,7 @@ from inarch.search.rates import (
     pairs_to_compare,
     probed_multiple,
     rate_trial,
-    search_trial,
+    search_trials,
     traditional_grid,
     traditional_rates,
     traditional_trial,
@@ -93,7 +93,7 @@ def coarse(space: Space, history: History) -> Iterator[Trial]:
     # Depth by depth rather than track by track: a study that is cut short has compared all tracks alike.
     yield from in_turn([coarse_trials(space, track, history) for track in leading_tracks(space, history)])
     for track in ordered_tracks(space, history):
-        yield search_trial(space, track, space.cuts(track)[-1], history)
+        yield from search_trials(space, track, space.cuts(track)[-1:], history)
 
 
 def other_rates(space: Space, history: History) -> Iterator[Trial]:
@@ -118,7 +118,7 @@ def finer_cuts(space: Space, track: Track, history: History) -> Iterator[Trial]:
     """
     earlier = {t.key for t in (*coarse_trials(space, track, history), *traditional_grid(space))}
     known = [r for r in track_results(track, space, history) if r.trial.key in earlier]
-    while wave := [search_trial(space, track, cut, history) for cut in neighbours(space, known)]:
+    while wave := search_trials(space, track, neighbours(space, known), history):
         yield from wave
         if any(trial.key not in history for trial in wave):
             return
@@ -133,16 +133,14 @@ def coarse_trials(space: Space, track: Track, history: History) -> list[Trial]:
     """
     shallowest, *others = space.coarse_cuts(track)
     whole = space.exhaustive or track.cuts is not None or not others
-    cuts = [shallowest, *others] if whole else others
-    return [search_trial(space, track, cut, history) for cut in cuts]
+    return search_trials(space, track, [shallowest, *others] if whole else others, history)
 
 
 def track_results(track: Track, space: Space, history: History) -> list[Result]:
     """Finished trials of the search that belong to a track, all with the same epochs: at the cuts that it may stand at,
     with the rates that follow from what did best; traditional fine-tuning at all that it tried.
     """
-    rates = old_layer_rates(space, history)
-    trials = [search_trial(space, track, cut, history, old) for cut in space.cuts(track) for old in rates]
+    trials = search_trials(space, track, space.cuts(track), history, old_layer_rates(space, history))
     trials += traditional_grid(space) if track == space.baseline else []
     found = {trial.key: history[trial.key] for trial in trials if trial.key in history}
     return [result for result in found.values() if result.accuracy >= 0]
