@@ -295,6 +295,13 @@ def test_an_estimate_foresees_finer_cuts_although_it_imagines_equal_results() ->
     assert cuts > set(space.coarse_cuts(space.proposal[0])[1:])
 
 
+def test_nothing_is_expected_of_a_search_that_is_finished() -> None:
+    space = replace(a_space(REPLACE, RETAIN, settings=TrainingSettings(epochs=8)), validation=100)
+    history = searched(space, lambda _: 0.7)
+    assert expected_trials(space, history) == []
+    assert len({r.trial.cut for r in history.values() if r.trial.configuration == RETAIN}) < STAGES
+
+
 def test_what_is_proposed_leads_its_graft_although_the_baseline_probes_better() -> None:
     for track in (Track(REPLACE, "fine-tuning", cuts=(2, 5)), Track(REPLACE, "co-tuning"), Track(REPLACE_L2, "l2-sp")):
         space = a_space(RETAIN)
@@ -313,14 +320,12 @@ def test_traditional_fine_tuning_is_one_of_the_results_of_replacing_at_whatever_
     assert best_of_graft(space, history)["replace"].learning_rate == pytest.approx(0.0003)
 
 
-def test_all_old_layers_are_tried_at_the_next_lower_ratio_and_never_at_rates_that_failed_half_frozen() -> None:
+def test_all_old_layers_are_tried_at_the_next_lower_ratio_whatever_was_compared() -> None:
     space = a_space(settings=TrainingSettings(epochs=8))
 
-    def searched_rates(good: tuple[float, float], failed: float = 0.0) -> list[tuple[float, float]]:
+    def searched_rates(good: tuple[float, float]) -> list[tuple[float, float]]:
         def accuracy(trial: Trial) -> float:
             rates = trial.learning_rate, trial.new_layer_learning_rate
-            if trial.cut == space.middle(space.baseline) and trial.learning_rate == pytest.approx(failed):
-                return FAILED
             same_ratio = rates[0] / rates[1] == pytest.approx(good[0] / good[1])
             return 0.9 if rates == pytest.approx(good) else 0.7 if same_ratio else 0.5
 
@@ -329,7 +334,15 @@ def test_all_old_layers_are_tried_at_the_next_lower_ratio_and_never_at_rates_tha
     assert searched_rates((0.01, 0.01))[-1] == (0.1, 1 / 3)
     assert searched_rates((0.003, 0.03))[-1] == (0.01, 1.0)
     assert searched_rates((0.0003, 0.03))[0] == (0.01, 1.0)
-    assert (1.0, 3.0) not in searched_rates((0.03, 0.03), failed=0.09)
+
+
+def test_rates_that_failed_half_frozen_are_not_among_the_best() -> None:
+    space = a_space(settings=TrainingSettings(epochs=8))
+    middle = space.middle(space.baseline)
+    history = searched(space, lambda t: FAILED if t.cut == middle and t.learning_rate > 0.004 else 0.5)
+    assert all(ratio < 1 for ratio, _ in best_pairs(space, history))
+    history = searched(space, lambda t: FAILED if t.cut == middle else 0.5)
+    assert best_pairs(space, history) == [(RATIOS[0], MULTIPLES[0])]
 
 
 def test_after_all_epochs_rates_are_compared_by_accuracy_before_that_by_log_loss() -> None:
@@ -646,7 +659,8 @@ def test_what_is_tried_does_not_depend_on_what_ran_first(at: int, search: str) -
             assert left <= wanted  # nothing is asked for and then not wanted any more
             trial = found.trials[which]
             history[trial.key] = Result(trial, accuracy(trial), 1 - accuracy(trial))
-            left = wanted - {trial.key} if found.name == "finer cuts" else set()
+            left = wanted - {trial.key} if found.name in ("coarse cuts", "other rates", "finer cuts") else set()
+        assert not left
         return set(history)
 
     assert trained(0) == trained(-1)

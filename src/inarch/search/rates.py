@@ -1,8 +1,9 @@
 """Rates of old and new layers: which are compared where, and what a track takes over from that.
 
 A pair is a ratio of the old layers' rate to the new one's, and a multiple of the rate that the range test found. Rates
-are compared by validation log loss, and those of old layers where half of the network is frozen: there a trial is
-cheap, and what it says holds for other cuts and grafts (docs/lab-notebook.md).
+are compared by validation log loss where trials have a part of the epochs, else by accuracy, and those of old layers
+where half of the network is frozen: there a trial is cheap, and what it says holds for other cuts and grafts
+(docs/lab-notebook.md).
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ probes       every track at its deepest cut, where only new layers train, at mul
              test found, of which the best is kept; the linear probe's rates
 rates        replace without harmonising at its middle cut: ratios of the old layers' rate to the new one's, then
              multiples of both; how fast old layers should learn holds for all tracks
-traditional  traditional fine-tuning of all layers, at the pairs of rates that did best
+traditional  traditional fine-tuning of all layers, at the two best pairs of rates and at the best with the next lower
+             ratio
 coarse       the leading tracks, of each graft the one that probed best, at a few cuts over the whole depth but the
              shallowest, old layers at the rate that did best; the other tracks at their deepest cut
 other rates  in an exhaustive search only: every track at its best cut, at the old layers' rates of all ratios
@@ -25,6 +26,7 @@ from itertools import zip_longest
 from inarch.network.grafts import graft_class
 from inarch.search.rates import (
     at_other_rates,
+    best_pairs,
     linear_probes,
     old_layer_rates,
     pairs_to_compare,
@@ -116,7 +118,8 @@ def finer_cuts(space: Space, track: Track, history: History) -> Iterator[Trial]:
     """Wave after wave from the coarse cuts on, each from the results of all before it and of nothing else, as long as
     the best cut stands out from one of its neighbours: between cuts as good as each other there is nothing to find.
     """
-    earlier = {t.key for t in (*coarse_trials(space, track, history), *traditional_grid(space))}
+    pair = best_pairs(space, history)[0]
+    earlier = {t.key for t in (*coarse_trials(space, track, history), traditional_trial(space, pair))}
     known = [r for r in track_results(track, space, history) if r.trial.key in earlier]
     while wave := search_trials(space, track, neighbours(space, known), history):
         yield from wave
@@ -215,7 +218,10 @@ def neighbours(space: Space, results: Sequence[Result]) -> list[int]:
 
 def expected_trials(space: Space, history: History) -> list[Trial]:
     """What the search is likely to run still, for an estimate: the trials if all their results were the same."""
-    imagined, space = dict(history), space.exact  # within a standard error there would be no finer cuts
+    found = next_round(space, history)
+    imagined = dict(history)
+    if found is not None and found.name != "finer cuts":
+        space = space.exact  # equal results are within a standard error, so there would be no finer cuts
     while (found := next_round(space, imagined)) is not None:
         imagined |= {trial.key: Result(trial, 0.5, 1.0) for trial in found.trials}
     return [result.trial for key, result in imagined.items() if key not in history]

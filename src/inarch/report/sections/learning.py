@@ -57,7 +57,7 @@ def _without(learning: Sequence[Curve], curves: Sequence[Curve]) -> str | None:
     without = [words.short_role(curve["role"]) for curve in learning if curve["role"] not in shown]
     if not without:
         return None
-    return f"No curve of {', '.join(without)}: the training that is validated after every epoch did not succeed."
+    return f"No curve of {', '.join(without)}: the training that is validated after every epoch failed or was left out."
 
 
 def _averaged(curves: Sequence[Curve]) -> str | None:

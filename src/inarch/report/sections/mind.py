@@ -8,7 +8,7 @@ from inarch.report.section import Section
 
 OLD = (
     "This run folder was written by a version of Inarch that kept less: sections about errors, classes and images are "
-    "left out. The same `inarch fit` command again adds them without training anything again."
+    "left out. The same `inarch fit` command adds them; what its search tries now and did not try then is trained."
 )
 
 
