@@ -131,6 +131,18 @@ def test_learning_curves_are_means_over_seeds(run: Run) -> None:
     assert "The choice: from 33.0 % to 73.0 %" in section.figures[0].panels[1].description
 
 
+def test_trainings_without_a_learning_curve_are_left_out_and_roles_without_any_are_named(run: Run) -> None:
+    assert run.evidence is not None
+    chosen, traditional, _ = run.evidence["learning"]
+    chosen["seeds"][1]["epochs"] = []
+    for seed in traditional["seeds"]:
+        seed["epochs"] = []
+    section = learning.section(run)
+    assert section is not None
+    assert section.text[-1].startswith("No curve of traditional")
+    assert section.tables[0].rows[2] == ["3", "1.667", "72.0 %", "2.167", "68.0 %"]
+
+
 def test_the_matrix_of_81_classes_fits_in_a_page(run: Run) -> None:
     names = [f"class {k}, of which the name is long" for k in range(81)]
     run.results["dataset"]["classes"] = names

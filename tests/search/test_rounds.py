@@ -10,7 +10,6 @@ import pytest
 from inarch.network.grafts import Configuration, graft_class
 from inarch.search.choice import Candidate, Race, best_of_graft, candidate, confirmations, required, roles, stand_ins
 from inarch.search.rates import (
-    best_old_layer_rate,
     best_pairs,
     linear_probes,
     old_layer_rates,
@@ -114,7 +113,7 @@ def test_every_track_trains_old_layers_at_the_rate_that_did_best_half_frozen_wha
     rates = {REPLACE: 0.03, RETAIN: 0.03 * factor, RETAIN_L2: 0.03}
     space = a_space(rates=rates, settings=TrainingSettings(epochs=8))
     history: dict[str, Result] = {}
-    assert best_old_layer_rate(space, history) == pytest.approx(0.003)
+    assert space.old_layer_rate(*best_pairs(space, history)[0]) == pytest.approx(0.003)
 
     def accuracy(trial: Trial) -> float:
         compared = trial.configuration == REPLACE and trial.cut == space.middle(space.baseline)
@@ -153,7 +152,8 @@ def test_whatever_contends_gets_the_same_rule_of_rates(search: str) -> None:
         # Traditional fine-tuning has rates of its own, and they are compared at the middle cut.
         middle = space.middle(track) if track == space.baseline else 0
         rates = {t.learning_rate for t in trained if t.learning_rate and t.cut not in (0, middle)}
-        tried = old_layer_rates(space, history) if space.exhaustive else [best_old_layer_rate(space, history)]
+        best = space.old_layer_rate(*best_pairs(space, history)[0])
+        tried = old_layer_rates(space, history) if space.exhaustive else [best]
         assert rates == set(tried)
 
 

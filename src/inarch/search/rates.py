@@ -61,11 +61,6 @@ def best_pairs(space: Space, history: History) -> list[Pair]:
     return [p for p in ranked(space, pairs, history) if history[rate_trial(space, *p).key].accuracy >= 0] or pairs[:1]
 
 
-def best_old_layer_rate(space: Space, history: History) -> float:
-    """The one that did best, or the one to begin with: every track trains its old layers at it."""
-    return space.old_layer_rate(*best_pairs(space, history)[0])
-
-
 def old_layer_rates(space: Space, history: History) -> list[float]:
     """Those at which every track may end: the best, in an exhaustive search those of all ratios at its multiple."""
     best, multiple = best_pairs(space, history)[0]

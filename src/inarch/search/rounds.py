@@ -218,9 +218,10 @@ def neighbours(space: Space, results: Sequence[Result]) -> list[int]:
 
 def expected_trials(space: Space, history: History) -> list[Trial]:
     """What the search is likely to run still, for an estimate: the trials if all their results were the same."""
-    found = next_round(space, history)
     imagined = dict(history)
-    if found is not None and found.name != "finer cuts":
+    if (found := next_round(space, history)) is None:
+        return []
+    if found.name != "finer cuts":
         space = space.exact  # equal results are within a standard error, so there would be no finer cuts
     while (found := next_round(space, imagined)) is not None:
         imagined |= {trial.key: Result(trial, 0.5, 1.0) for trial in found.trials}
