@@ -174,6 +174,16 @@ def test_how_good_a_source_is_can_come_first_and_is_part_of_what_follows(
     assert all(np.array_equal(again.right[key], found) for key, found in finished.right.items())
 
 
+def test_tuning_has_the_share_of_the_epochs_that_earlier_parts_had(where: Where, tmp_path: Path) -> None:
+    options = replace(where.options, epochs=8)
+    longer = replace(
+        where, file=tmp_path / "part.jsonl.gz", work=tmp_path / "work", options=options, chapters=design.SOURCES_ALONE
+    )
+    assert run_part(PART, longer, Clock(None))
+    trials = [record.subject for record in read_part(longer.file).of(TRIAL)]
+    assert {trial["settings"]["epochs"] for trial in trials if trial["seed"] == 0} == {2}
+
+
 def test_only_the_warning_sees_every_epoch(where: Where, finished: Written) -> None:
     for name, epochs in ((PART.name, {0}), (f"{PART.name}-warning", {2})):
         with RunFolder(where.work / name) as folder:

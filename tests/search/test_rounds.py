@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from math import log10
 
 import pytest
 
 from inarch.network.grafts import Configuration, graft_class
 from inarch.search.choice import Candidate, Race, best_of_graft, candidate, confirmations, required, roles, stand_ins
 from inarch.search.rates import (
-    best_pairs,
+    best_pair,
     linear_probes,
     old_layer_rates,
     pairs_to_compare,
     rate_trial,
     search_trials,
     traditional_grid,
-    traditional_rates,
+    traditional_trials,
 )  # fmt: skip
 from inarch.search.rounds import (
     contenders,
@@ -28,7 +30,18 @@ from inarch.search.rounds import (
     ordered_tracks,
     track_results,
 )  # fmt: skip
-from inarch.search.space import FAILED, MULTIPLES, RATIOS, SEARCHES, TRADITIONAL, Result, Space, Track
+from inarch.search.space import (
+    BESIDE_OLD_LAYERS,
+    FAILED,
+    MULTIPLES,
+    RATIOS,
+    SEARCHES,
+    TRADITIONAL,
+    USUAL_RATIO,
+    Result,
+    Space,
+    Track,
+)  # fmt: skip
 from inarch.training.trial import TrainingSettings, Trial
 
 REPLACE, REPLACE_L2, RETAIN, RETAIN_L2 = (
@@ -105,29 +118,35 @@ def test_the_first_trial_is_the_linear_probe_and_no_trial_is_proposed_twice() ->
     assert len(keys) == len(set(keys))
 
 
-@pytest.mark.parametrize("best", RATIOS)
-@pytest.mark.parametrize("factor", [1.0, 0.1, 10.0, 0.2])
-def test_every_track_trains_old_layers_at_the_rate_that_did_best_half_frozen_whatever_its_new_layers_bear(
-    best: float, factor: float
-) -> None:
-    rates = {REPLACE: 0.03, RETAIN: 0.03 * factor, RETAIN_L2: 0.03}
-    space = a_space(rates=rates, settings=TrainingSettings(epochs=8))
-    history: dict[str, Result] = {}
-    assert space.old_layer_rate(*best_pairs(space, history)[0]) == pytest.approx(0.003)
+def by_rates(old: float, beside: float, base: float = 0.03) -> Callable[[Trial], float]:
+    """Accuracy that falls off, by factors, from a rate of old layers and a multiple of the new ones' range test."""
 
     def accuracy(trial: Trial) -> float:
-        compared = trial.configuration == REPLACE and trial.cut == space.middle(space.baseline)
-        return 0.9 if compared and trial.learning_rate == pytest.approx(0.03 * best) else 0.5
+        if not trial.learning_rate:
+            return 0.6
+        return (
+            0.8
+            - 0.05 * abs(log10(trial.learning_rate / old))
+            - 0.1 * abs(log10(trial.new_layer_learning_rate / (base * beside)))
+        )
 
-    while (found := next_round(space, history)) is not None and found.name in ("probes", "rates", "traditional"):
-        for trial in found.trials:
-            history[trial.key] = Result(trial, accuracy(trial), 1 - accuracy(trial))
-    assert found is not None
-    training_old = [t for t in found.trials if t.learning_rate and t.configuration in (RETAIN, REPLACE)]
-    assert {t.configuration for t in training_old} == {RETAIN, REPLACE}
-    for trial in training_old:
-        assert trial.new_layer_learning_rate == pytest.approx(rates[trial.configuration])
-        assert trial.learning_rate == pytest.approx(0.03 * best)
+    return accuracy
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+@pytest.mark.parametrize("beside", BESIDE_OLD_LAYERS)
+def test_every_track_trains_old_layers_at_the_rate_that_did_best_half_frozen_and_new_ones_at_that_multiple_of_their_own(
+    ratio: float, beside: float
+) -> None:
+    rates = {REPLACE: 0.03, RETAIN: 0.003, JOINED: 0.09}
+    space = a_space(*rates, rates=rates, settings=TrainingSettings(epochs=8))
+    history = searched(space, by_rates(0.03 * ratio, beside))
+    assert best_pair(space, history) == (ratio, beside)
+    trained = [r.trial for r in history.values() if r.trial.learning_rate and r.trial.configuration != REPLACE]
+    assert {t.configuration for t in trained} == {RETAIN, JOINED}
+    for trial in trained:
+        assert trial.learning_rate == pytest.approx(0.03 * ratio)
+        assert trial.new_layer_learning_rate == pytest.approx(rates[trial.configuration] * beside)
 
 
 def test_trials_with_old_layers_at_rates_that_the_search_does_not_try_are_not_looked_at() -> None:
@@ -152,7 +171,7 @@ def test_whatever_contends_gets_the_same_rule_of_rates(search: str) -> None:
         # Traditional fine-tuning has rates of its own, and they are compared at the middle cut.
         middle = space.middle(track) if track == space.baseline else 0
         rates = {t.learning_rate for t in trained if t.learning_rate and t.cut not in (0, middle)}
-        best = space.old_layer_rate(*best_pairs(space, history)[0])
+        best = space.old_layer_rate(best_pair(space, history)[0])
         tried = old_layer_rates(space, history) if space.exhaustive else [best]
         assert rates == set(tried)
 
@@ -161,7 +180,7 @@ def test_a_halving_search_trains_with_a_part_of_the_epochs_what_is_confirmed_wit
     space = a_space(settings=TrainingSettings(epochs=10))
     history = searched(space, peak(6))
     assert {r.trial.settings.epochs for r in history.values() if r.trial.learning_rate} == {5}
-    compared = [rate_trial(space, *pair) for pair in pairs_to_compare(space, history)]
+    compared = [rate_trial(space, pair) for pair in pairs_to_compare(space, history)]
     assert {t.key for t in compared} <= history.keys()
     assert {(t.configuration, t.cut) for t in compared} == {(TRADITIONAL, STAGES // 2)}
     in_full = [r.trial for r in history.values() if r.trial.settings.epochs == 10]
@@ -186,43 +205,70 @@ def test_an_exhaustive_search_tries_every_track_at_every_cut_in_full() -> None:
     assert {r.trial.settings.epochs for r in history.values()} == {10}
     for track in space.tracks:
         assert {r.trial.cut for r in track_results(track, space, history)} == set(space.cuts(track))
-    assert {t.key for t in traditional_grid(space)} <= history.keys()
+    _, beside = best_pair(space, history)
+    whole = [t for t in traditional_grid(space) if t.key in history]
+    assert {t.learning_rate for t in whole} == {space.old_layer_rate(ratio) for ratio in RATIOS}
+    assert {t.new_layer_learning_rate for t in whole} == {0.03 * beside}
 
 
-def test_rates_of_old_layers_are_compared_step_by_step_and_the_best_train_all_layers() -> None:
+@pytest.mark.parametrize(
+    ("best", "tried"),
+    [(1.0, {1.0, 3.0, 0.3}), (3.0, {1.0, 3.0, 10.0}), (10.0, {1.0, 3.0, 10.0}), (0.1, {1.0, 3.0, 0.3, 0.1, 0.03})],
+)
+@pytest.mark.parametrize("beside", BESIDE_OLD_LAYERS)
+def test_rates_of_old_layers_are_compared_step_by_step(best: float, tried: set[float], beside: float) -> None:
     space = a_space(RETAIN, settings=TrainingSettings(epochs=8))
-    # The lowest ratio is worth a trial only where the highest is no better than the usual one.
-    for best, tried in ((1.0, {1.0, 0.1}), (0.1, set(RATIOS)), (0.01, set(RATIOS))):
+    history = searched(space, by_rates(0.03 * best, beside))
+    pairs = pairs_to_compare(space, history)
+    assert {rate_trial(space, pair).key for pair in pairs} <= history.keys()
+    assert {ratio for ratio, _ in pairs} == tried
+    # Both multiples are compared at the first two ratios alone.
+    assert {ratio for ratio, multiple in pairs if multiple != beside} == {1.0, 3.0}
+    assert best_pair(space, history) == (best, beside)
 
-        def accuracy(trial: Trial, best: float = best) -> float:
-            ratio = trial.learning_rate / trial.new_layer_learning_rate
-            return 0.8 * (ratio == pytest.approx(best)) + trial.new_layer_learning_rate
 
-        history = searched(space, accuracy)
-        pairs = pairs_to_compare(space, history)
-        assert {rate_trial(space, *pair).key for pair in pairs} <= history.keys()
-        assert {ratio for ratio, _ in pairs} == tried
-        assert {multiple for ratio, multiple in pairs if ratio == best} == set(MULTIPLES)
-        assert len(pairs) == len(tried) + len(MULTIPLES) - 1
-        assert best_pairs(space, history)[0] == (best, 3.0)
-        whole = [t for t in traditional_grid(space) if t.key in history]
-        found = {(round(t.learning_rate / t.new_layer_learning_rate, 3), t.new_layer_learning_rate) for t in whole}
-        # The two best, and the best with a lower ratio: old layers that all train may bear less.
-        assert found == {(best, 0.09), (best, 0.03)} | {(r, 0.09) for r in {1.0: [0.1], 0.1: [0.01]}.get(best, [])}
+@pytest.mark.parametrize(("best", "tried"), [(3.0, {3.0, 1.0}), (1.0, {3.0, 1.0, 0.3}), (0.3, {3.0, 1.0, 0.3, 0.1})])
+def test_old_layers_that_all_train_go_on_to_lower_rates_while_these_do_better(best: float, tried: set[float]) -> None:
+    space = a_space(RETAIN, settings=TrainingSettings(epochs=8))
+    history = searched(space, lambda t: by_rates(0.03 * (3.0 if t.cut else best), 1.0)(t))
+    whole = {t.learning_rate for t in traditional_trials(space, history)}
+    assert whole == {space.old_layer_rate(ratio) for ratio in tried}
+    assert {t.key for t in traditional_grid(space) if t.key in history} == {
+        t.key for t in traditional_trials(space, history)
+    }
+    assert roles(space, history)["traditional"].learning_rate == pytest.approx(0.03 * best)
+
+
+def test_rates_of_traditional_fine_tuning_are_told_apart_as_all_rates_are() -> None:
+    for search, ratio in (("halving", 0.3), ("exhaustive", 1.0)):
+        space = a_space(RETAIN, search=search, settings=TrainingSettings(epochs=8))
+        history = searched(space, lambda t: 0.5)
+        whole = {t.learning_rate: t for t in traditional_trials(space, history)}
+        higher, lower = (whole[space.old_layer_rate(r)] for r in (1.0, 0.3))
+        history |= {higher.key: Result(higher, 0.6, 0.5), lower.key: Result(lower, 0.55, 0.4)}
+        assert roles(space, history)["traditional"].learning_rate == space.old_layer_rate(ratio)
+
+
+def test_where_old_layers_train_at_its_deepest_cut_a_track_has_one_probe() -> None:
+    space = a_space(RETAIN, proposal=(Track(RETAIN, "fine-tuning", (3, 5)), Track(RETAIN_L2, "fine-tuning", (3, 16))))
+    first = next_round(space, {})
+    assert first is not None
+    probed = Counter(t.configuration for t in first.trials)
+    assert (probed[RETAIN], probed[RETAIN_L2]) == (1, len(MULTIPLES))
 
 
 def test_rates_are_told_apart_by_log_loss_and_a_failed_one_is_never_the_best() -> None:
     space = a_space(RETAIN, settings=TrainingSettings(epochs=8))
 
     def results(trial: Trial) -> Result:
-        if trial.learning_rate > trial.new_layer_learning_rate / 2:
+        if trial.learning_rate > 0.02:
             return Result(trial, FAILED, 0.0)
         return Result(trial, 0.5 if trial.learning_rate else 0.6, 1.0 - trial.learning_rate)
 
     history: dict[str, Result] = {}
     while (found := next_round(space, history)) is not None:
         history |= {t.key: results(t) for t in found.trials}
-    assert best_pairs(space, history)[0] == (0.1, 3.0)
+    assert best_pair(space, history)[0] == 0.3
 
 
 def test_the_baselines_run_whatever_the_proposal_is() -> None:
@@ -314,47 +360,31 @@ def test_what_is_proposed_leads_its_graft_although_the_baseline_probes_better() 
 
 def test_traditional_fine_tuning_is_one_of_the_results_of_replacing_at_whatever_rates() -> None:
     space = a_space(REPLACE, settings=TrainingSettings(epochs=8))
-    low = {t.key for t in traditional_grid(space) if t.learning_rate == pytest.approx(0.0003)}
+    low = {t.key for t in traditional_grid(space) if t.learning_rate == pytest.approx(0.009)}
     history = searched(space, lambda t: 0.9 if t.key in low else 0.5)
-    assert low <= {r.trial.key for r in track_results(space.baseline, space, history)}
-    assert best_of_graft(space, history)["replace"].learning_rate == pytest.approx(0.0003)
-
-
-def test_all_old_layers_are_tried_at_the_next_lower_ratio_whatever_was_compared() -> None:
-    space = a_space(settings=TrainingSettings(epochs=8))
-
-    def searched_rates(good: tuple[float, float]) -> list[tuple[float, float]]:
-        def accuracy(trial: Trial) -> float:
-            rates = trial.learning_rate, trial.new_layer_learning_rate
-            same_ratio = rates[0] / rates[1] == pytest.approx(good[0] / good[1])
-            return 0.9 if rates == pytest.approx(good) else 0.7 if same_ratio else 0.5
-
-        return traditional_rates(space, searched(space, accuracy))
-
-    assert searched_rates((0.01, 0.01))[-1] == (0.1, 1 / 3)
-    assert searched_rates((0.003, 0.03))[-1] == (0.01, 1.0)
-    assert searched_rates((0.0003, 0.03))[0] == (0.01, 1.0)
+    assert low & {r.trial.key for r in track_results(space.baseline, space, history)}
+    assert best_of_graft(space, history)["replace"].learning_rate == pytest.approx(0.009)
 
 
 def test_rates_that_failed_half_frozen_are_not_among_the_best() -> None:
     space = a_space(settings=TrainingSettings(epochs=8))
     middle = space.middle(space.baseline)
     history = searched(space, lambda t: FAILED if t.cut == middle and t.learning_rate > 0.004 else 0.5)
-    assert all(ratio < 1 for ratio, _ in best_pairs(space, history))
+    assert best_pair(space, history)[0] <= 0.1
     history = searched(space, lambda t: FAILED if t.cut == middle else 0.5)
-    assert best_pairs(space, history) == [(RATIOS[0], MULTIPLES[0])]
+    assert best_pair(space, history) == (USUAL_RATIO, BESIDE_OLD_LAYERS[0])
 
 
 def test_after_all_epochs_rates_are_compared_by_accuracy_before_that_by_log_loss() -> None:
     for search in SEARCHES:
         space = a_space(search=search, settings=TrainingSettings(epochs=8))
-        pairs = [(1.0, 1.0), (0.1, 1.0)]
-        trials = [rate_trial(space, *pair) for pair in pairs]
+        pairs = [(1.0, 1.0), (3.0, 1.0)]
+        trials = [rate_trial(space, pair) for pair in pairs]
         history = {t.key: Result(t, *found) for t, found in zip(trials, ((0.8, 0.9), (0.7, 0.8)), strict=True)}
-        assert best_pairs(space, history)[0] == pairs[0 if space.exhaustive else 1]
+        assert best_pair(space, history) == pairs[0 if space.exhaustive else 1]
         probes = [space.probe(space.proposal[1], multiple) for multiple in MULTIPLES[:2]]
         history = {t.key: Result(t, *found) for t, found in zip(probes, ((0.8, 0.9), (0.7, 0.8)), strict=True)}
-        assert search_trials(space, space.proposal[1], [3], history)[0].new_layer_learning_rate == pytest.approx(0.03)
+        assert search_trials(space, space.proposal[1], [16], history)[0].new_layer_learning_rate == pytest.approx(0.03)
 
 
 def test_where_no_old_layer_trains_the_baselines_new_ones_have_the_rate_that_probed_best() -> None:
@@ -410,8 +440,8 @@ def test_an_exhaustive_search_tries_every_rate_of_old_layers_where_a_track_did_b
     space = a_space(search="exhaustive")
 
     def accuracy(trial: Trial) -> float:
-        # The lowest rate is best where the track did best at the usual one.
-        return 0.9 if (trial.cut, trial.learning_rate) == (6, pytest.approx(0.0003)) else peak(6)(trial)
+        # A lower rate is best where the track did best at the usual one.
+        return 0.9 if (trial.cut, trial.learning_rate) == (6, pytest.approx(0.009)) else peak(6)(trial)
 
     history = searched(space, accuracy)
     for track in (Track(RETAIN, "fine-tuning"), Track(RETAIN_L2, "fine-tuning")):
@@ -420,7 +450,7 @@ def test_an_exhaustive_search_tries_every_rate_of_old_layers_where_a_track_did_b
             by_cut.setdefault(result.trial.cut, set()).add(result.trial.learning_rate)
         assert by_cut.pop(6) == set(old_layer_rates(space, history))
         assert all(len(rates) == 1 for rates in by_cut.values())
-    assert best_of_graft(space, history)["retain"].learning_rate == pytest.approx(0.0003)
+    assert best_of_graft(space, history)["retain"].learning_rate == pytest.approx(0.009)
 
 
 def test_ties_go_to_the_lower_log_loss_then_to_the_deeper_cut() -> None:

@@ -18,10 +18,13 @@ import numpy as np
 from inarch.methods import method_class
 from inarch.network.grafts import Configuration
 from inarch.search.rounds import with_seed
-from inarch.search.space import MULTIPLES, RATIOS, TRADITIONAL, Result, Space, Track
+from inarch.search.space import MULTIPLES, TRADITIONAL, Result, Space, Track
 from inarch.training.trial import Trial
 
 REFERENCE = "traditional"
+# Ratios of the old layers' rate to that of *replace*'s new layers, at the same multiple. The first is that of "Growing
+# a Brain" (arXiv 1907.07844), where new layers learn ten times as fast.
+RATIOS = (0.1, 0.01, 1.0)
 # Traditional fine-tuning has no more settings than these; what it is compared with must not be tuned with more trials.
 MOST_TRIALS = len(MULTIPLES) * len(RATIOS)
 # Of what a method adds to plain fine-tuning, as multiples of its paper's default.

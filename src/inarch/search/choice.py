@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import final
 
 from inarch.network.grafts import graft_class
-from inarch.search.rates import linear_probes, traditional_grid
+from inarch.search.rates import linear_probes, merit_of_rates, traditional_grid
 from inarch.search.rounds import track_results, traditional, with_seed
 from inarch.search.space import MULTIPLES, History, Result, Space, Track
 from inarch.training.trial import Trial
@@ -104,7 +104,7 @@ def roles(space: Space, history: History) -> dict[str, Trial]:
     found = {f"{graft}_best_cut": trial for graft, trial in best_of_graft(space, history).items()}
     for role, best in (
         ("replace_best_cut", _best(_replacing(space), space, history)),
-        ("traditional", _best_result(_done(traditional_grid(space), history), space, history)),
+        ("traditional", _best_traditional(space, history)),
         ("linear_probe", _best_result(_done(linear_probes(space), history), space, history)),
     ):
         if best is not None:
@@ -299,15 +299,23 @@ def _done(trials: list[Trial], history: History) -> list[Result]:
     return [history[t.key] for t in trials if t.key in history]
 
 
+def _best_traditional(space: Space, history: History) -> Result | None:
+    results = _usable(_done(traditional_grid(space), history), space, history)
+    return max(results, key=lambda r: merit_of_rates(space, r), default=None)
+
+
 def _best_result(results: Iterable[Result], space: Space, history: History) -> Result | None:
-    """The best by the search, but for those that could not be trained in full with any seed."""
+    return max(_usable(results, space, history), key=lambda r: r.merit, default=None)
+
+
+def _usable(results: Iterable[Result], space: Space, history: History) -> list[Result]:
+    """What was trained, but for what could not be trained in full with any seed."""
 
     def hopeless(trial: Trial) -> bool:
         again = confirmations(space, trial)
         return all(t.key in history for t in again) and candidate(space, history, trial) is None
 
-    usable = [r for r in results if r.accuracy >= 0 and not hopeless(space.in_full(r.trial))]
-    return max(usable, key=lambda r: r.merit, default=None)
+    return [r for r in results if r.accuracy >= 0 and not hopeless(space.in_full(r.trial))]
 
 
 def _promise(space: Space, history: History) -> Callable[[Trial], tuple[float, float, int]]:

@@ -2,18 +2,17 @@
 
 probes       every track at its deepest cut, where only new layers train, at multiples of the rate that the range
              test found, of which the best is kept; the linear probe's rates
-rates        replace without harmonising at its middle cut: ratios of the old layers' rate to the new one's, then
-             multiples of both; how fast old layers should learn holds for all tracks
-traditional  traditional fine-tuning of all layers, at the two best pairs of rates and at the best with the next lower
-             ratio
+rates        replace without harmonising at its middle cut: rates of old layers up or down, then of new layers beside
+             them; how fast old layers should learn, and how much slower new ones, holds for all tracks
+traditional  traditional fine-tuning of all layers at these rates, old layers lower as long as it helps
 coarse       the leading tracks, of each graft the one that probed best, at a few cuts over the whole depth but the
              shallowest, old layers at the rate that did best; the other tracks at their deepest cut
-other rates  in an exhaustive search only: every track at its best cut, at the old layers' rates of all ratios
+other rates  in an exhaustive search only: every track at its best cut, with old layers at the next rates
 finer        the contenders, by then the best track that keeps the layer and the best that replaces it, at cuts half-way
              between the best cut and its tried neighbours, until these are tried or as good as it is
 
 An exhaustive search thins nothing out: all tracks lead and contend, at every cut, and traditional fine-tuning is
-trained at all pairs of rates. All that is trained with all epochs.
+trained at all rates of old layers. All that is trained with all epochs.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ from itertools import zip_longest
 from inarch.network.grafts import graft_class
 from inarch.search.rates import (
     at_other_rates,
-    best_pairs,
     linear_probes,
     old_layer_rates,
     pairs_to_compare,
@@ -34,8 +32,7 @@ from inarch.search.rates import (
     rate_trial,
     search_trials,
     traditional_grid,
-    traditional_rates,
-    traditional_trial,
+    traditional_trials,
 )  # fmt: skip
 from inarch.search.space import FAILED, MULTIPLES, History, Result, Space, Track
 from inarch.training.trial import Trial
@@ -75,20 +72,19 @@ def probes(space: Space, history: History) -> Iterator[Trial]:
     yield linear_probes(space)[0]
     for multiple in MULTIPLES:
         for track in space.tracks:
-            yield space.probe(track, multiple)
+            # What several multiples say counts where only new layers train.
+            if multiple == MULTIPLES[0] or space.cuts(track)[-1] == space.deepest(track.configuration):
+                yield space.probe(track, multiple)
     yield from linear_probes(space)
 
 
 def rates(space: Space, history: History) -> Iterator[Trial]:
-    for ratio, multiple in pairs_to_compare(space, history):
-        yield rate_trial(space, ratio, multiple)
+    for pair in pairs_to_compare(space, history):
+        yield rate_trial(space, pair)
 
 
 def traditional(space: Space, history: History) -> Iterator[Trial]:
-    for pair in traditional_rates(space, history):
-        yield traditional_trial(space, pair)
-    if space.exhaustive:
-        yield from traditional_grid(space)
+    yield from traditional_trials(space, history)
 
 
 def coarse(space: Space, history: History) -> Iterator[Trial]:
@@ -118,8 +114,8 @@ def finer_cuts(space: Space, track: Track, history: History) -> Iterator[Trial]:
     """Wave after wave from the coarse cuts on, each from the results of all before it and of nothing else, as long as
     the best cut stands out from one of its neighbours: between cuts as good as each other there is nothing to find.
     """
-    pair = best_pairs(space, history)[0]
-    earlier = {t.key for t in (*coarse_trials(space, track, history), traditional_trial(space, pair))}
+    at_best_pair = search_trials(space, space.baseline, [0], history)
+    earlier = {t.key for t in (*coarse_trials(space, track, history), *at_best_pair)}
     known = [r for r in track_results(track, space, history) if r.trial.key in earlier]
     while wave := search_trials(space, track, neighbours(space, known), history):
         yield from wave

@@ -11,15 +11,18 @@ from inarch.network.grafts import Configuration, graft_class
 from inarch.results.statistics import accuracy_standard_error
 from inarch.training.trial import TrainingSettings, Trial
 
-# Ratios of the old layers' rate to that of the new classifier in traditional fine-tuning, at the same multiple: what
-# new layers bear differs by a factor of more than 100 between grafts, what old ones bear hardly does
-# (docs/lab-notebook.md). The first is that of "Growing a Brain" (arXiv 1907.07844), where new layers learn ten times as
-# fast.
-RATIOS = (0.1, 0.01, 1.0)
+# Ratios of the old layers' rate to the range test's for the new classifier of traditional fine-tuning, half a power of
+# ten apart: what new layers bear differs by a factor of more than 100 between grafts, what old ones bear hardly does
+# (docs/lab-notebook.md). Comparing begins with the usual one.
+RATIOS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+USUAL_RATIO = 1.0
 # Multiples of the rate found by the range test: every track tries the first three where only new layers train, which
 # is cheap, and goes on with the best of them; the linear probe, which has no cuts to search, tries all.
 MULTIPLES = (1.0, 1 / 3, 3.0)
 PROBE_MULTIPLES = (*MULTIPLES, 1 / 10, 10.0)
+# Those for new layers behind old ones that learn: with these, no more than the range test found was ever of use, and
+# often less (docs/lab-notebook.md).
+BESIDE_OLD_LAYERS = (1.0, 1 / 3)
 
 TRADITIONAL = Configuration("replace", "none")
 
@@ -161,7 +164,7 @@ class Space:
         wanted = (track, cut, old, multiple, in_full)
         if wanted not in self._trials:
             new = float(f"{self.rates[track.configuration] * multiple:.6g}")
-            old = self.old_layer_rate(RATIOS[0], multiple) if old is None else old
+            old = self.old_layer_rate(USUAL_RATIO) if old is None else old
             settings = self.settings if in_full else self.search_settings
             self._trials[wanted] = Trial(
                 track.configuration, cut, track.method, old if cut < self.deepest(track.configuration) else 0.0, new,
@@ -169,7 +172,7 @@ class Space:
             )  # fmt: skip
         return self._trials[wanted]
 
-    def old_layer_rate(self, ratio: float, multiple: float) -> float:
+    def old_layer_rate(self, ratio: float, multiple: float = 1.0) -> float:
         """That at this ratio to the rate of *replace*'s new layers, at this multiple of their range test's."""
         new = float(f"{self.rates[TRADITIONAL] * multiple:.6g}")
         return float(f"{new * ratio:.6g}")
