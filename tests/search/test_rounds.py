@@ -205,10 +205,10 @@ def test_an_exhaustive_search_tries_every_track_at_every_cut_in_full() -> None:
     assert {r.trial.settings.epochs for r in history.values()} == {10}
     for track in space.tracks:
         assert {r.trial.cut for r in track_results(track, space, history)} == set(space.cuts(track))
-    _, beside = best_pair(space, history)
     whole = [t for t in traditional_grid(space) if t.key in history]
     assert {t.learning_rate for t in whole} == {space.old_layer_rate(ratio) for ratio in RATIOS}
-    assert {t.new_layer_learning_rate for t in whole} == {0.03 * beside}
+    best = rate_trial(space, best_pair(space, history))
+    assert {t.new_layer_learning_rate for t in whole} == {best.new_layer_learning_rate}
 
 
 @pytest.mark.parametrize(
@@ -242,10 +242,10 @@ def test_old_layers_that_all_train_go_on_to_lower_rates_while_these_do_better(be
 def test_rates_of_traditional_fine_tuning_are_told_apart_as_all_rates_are() -> None:
     for search, ratio in (("halving", 0.3), ("exhaustive", 1.0)):
         space = a_space(RETAIN, search=search, settings=TrainingSettings(epochs=8))
-        history = searched(space, lambda t: 0.5)
+        history = searched(space, by_rates(0.03, 1.0))
         whole = {t.learning_rate: t for t in traditional_trials(space, history)}
         higher, lower = (whole[space.old_layer_rate(r)] for r in (1.0, 0.3))
-        history |= {higher.key: Result(higher, 0.6, 0.5), lower.key: Result(lower, 0.55, 0.4)}
+        history |= {higher.key: Result(higher, 0.9, 0.15), lower.key: Result(lower, 0.85, 0.1)}
         assert roles(space, history)["traditional"].learning_rate == space.old_layer_rate(ratio)
 
 
@@ -269,6 +269,16 @@ def test_rates_are_told_apart_by_log_loss_and_a_failed_one_is_never_the_best() -
     while (found := next_round(space, history)) is not None:
         history |= {t.key: results(t) for t in found.trials}
     assert best_pair(space, history)[0] == 0.3
+
+
+@pytest.mark.parametrize(("higher", "ratio"), [(0.51, 3.0), (0.52, 1.0)])
+def test_rates_that_log_loss_cannot_tell_apart_are_the_higher_ones(higher: float, ratio: float) -> None:
+    space = a_space(RETAIN, settings=TrainingSettings(epochs=8))
+    losses = {space.old_layer_rate(1.0): 0.5, space.old_layer_rate(3.0): higher}
+    history: dict[str, Result] = {}
+    while (found := next_round(space, history)) is not None and found.name in ("probes", "rates"):
+        history |= {t.key: Result(t, 0.5, losses.get(t.learning_rate, 0.9)) for t in found.trials}
+    assert best_pair(space, history) == (ratio, 1.0)
 
 
 def test_the_baselines_run_whatever_the_proposal_is() -> None:
@@ -360,10 +370,10 @@ def test_what_is_proposed_leads_its_graft_although_the_baseline_probes_better() 
 
 def test_traditional_fine_tuning_is_one_of_the_results_of_replacing_at_whatever_rates() -> None:
     space = a_space(REPLACE, settings=TrainingSettings(epochs=8))
-    low = {t.key for t in traditional_grid(space) if t.learning_rate == pytest.approx(0.009)}
+    low = {t.key for t in traditional_grid(space) if t.learning_rate == pytest.approx(0.09)}
     history = searched(space, lambda t: 0.9 if t.key in low else 0.5)
     assert low & {r.trial.key for r in track_results(space.baseline, space, history)}
-    assert best_of_graft(space, history)["replace"].learning_rate == pytest.approx(0.009)
+    assert best_of_graft(space, history)["replace"].learning_rate == pytest.approx(0.09)
 
 
 def test_rates_that_failed_half_frozen_are_not_among_the_best() -> None:

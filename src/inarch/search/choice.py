@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import final
 
 from inarch.network.grafts import graft_class
-from inarch.search.rates import linear_probes, merit_of_rates, traditional_grid
+from inarch.search.rates import best_rates, linear_probes, traditional_grid
 from inarch.search.rounds import track_results, traditional, with_seed
 from inarch.search.space import MULTIPLES, History, Result, Space, Track
 from inarch.training.trial import Trial
@@ -104,7 +104,7 @@ def roles(space: Space, history: History) -> dict[str, Trial]:
     found = {f"{graft}_best_cut": trial for graft, trial in best_of_graft(space, history).items()}
     for role, best in (
         ("replace_best_cut", _best(_replacing(space), space, history)),
-        ("traditional", _best_traditional(space, history)),
+        ("traditional", best_rates(space, _usable(_done(traditional_grid(space), history), space, history))),
         ("linear_probe", _best_result(_done(linear_probes(space), history), space, history)),
     ):
         if best is not None:
@@ -297,11 +297,6 @@ def _keeps_layer(trial: Trial) -> bool:
 
 def _done(trials: list[Trial], history: History) -> list[Result]:
     return [history[t.key] for t in trials if t.key in history]
-
-
-def _best_traditional(space: Space, history: History) -> Result | None:
-    results = _usable(_done(traditional_grid(space), history), space, history)
-    return max(results, key=lambda r: merit_of_rates(space, r), default=None)
 
 
 def _best_result(results: Iterable[Result], space: Space, history: History) -> Result | None:

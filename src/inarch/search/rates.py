@@ -23,6 +23,9 @@ from inarch.search.space import (
 )  # fmt: skip
 from inarch.training.trial import Trial
 
+# By which share log losses may differ and be taken for the same.
+ABOUT_EQUAL = 0.03
+
 Pair = tuple[float, float]
 """Ratio of the old layers' rate to the range test's for a new classifier, and the multiple of their own range test's
 rate at which new layers learn beside them."""
@@ -34,20 +37,20 @@ def pairs_to_compare(space: Space, history: History) -> list[Pair]:
     """
     usual = RATIOS.index(USUAL_RATIO)
     pairs = [(ratio, multiple) for ratio in RATIOS[usual : usual + 2] for multiple in BESIDE_OLD_LAYERS]
-    if len(found := ranked(space, pairs, history)) < len(pairs):
+    if any(rate_trial(space, pair).key not in history for pair in pairs):
         return pairs
-    best, multiple = found[0]
+    best, multiple = _best_of(space, pairs, history)
     ratios = RATIOS[usual::-1] if best == USUAL_RATIO else RATIOS[usual + 1 :]
     tried = _walk(space, ratios, lambda ratio: history.get(rate_trial(space, (ratio, multiple)).key))
     return [*pairs, *((ratio, multiple) for ratio in tried[1:])]
 
 
 def _walk(space: Space, ratios: Sequence[float], found: Callable[[float], Result | None]) -> list[float]:
-    """The first two ratios, and on as long as all are trained and the last did better than the one before it, or that
-    one failed."""
+    """The first two ratios, and on as long as all are trained and the last is the best, or all have failed."""
     tried = list(ratios[:2])
-    while len(tried) < len(ratios) and (last := found(tried[-1])) and (before := found(tried[-2])):
-        if before.accuracy >= 0 and merit_of_rates(space, last) <= merit_of_rates(space, before):
+    while len(tried) < len(ratios) and None not in (results := [found(ratio) for ratio in tried]):
+        best = best_rates(space, [result for result in results if result])
+        if best not in (None, results[-1]):
             break
         tried.append(ratios[len(tried)])
     return tried
@@ -63,23 +66,30 @@ def _trial(space: Space, cut: int, pair: Pair) -> Trial:
     return space.trial(space.baseline, cut, old=space.old_layer_rate(ratio), multiple=multiple)
 
 
-def ranked(space: Space, pairs: Sequence[Pair], history: History) -> list[Pair]:
-    """Those of the pairs that were trained, the best first."""
-    found = [(pair, result) for pair in pairs if (result := history.get(rate_trial(space, pair).key))]
-    return [pair for pair, _ in sorted(found, key=lambda one: merit_of_rates(space, one[1]), reverse=True)]
+def best_rates(space: Space, results: Iterable[Result]) -> Result | None:
+    """The best of trials that differ in nothing but rates; None if all failed.
 
-
-def merit_of_rates(space: Space, result: Result) -> tuple[float, ...]:
-    """By which rates are compared. After all epochs log loss tells how far trials overfit as well: there it is accuracy
-    that counts."""
-    return result.merit if result.trial.settings == space.settings else result.merit_of_rates
+    With a part of the epochs these are the highest rates whose log loss is about the lowest: with all epochs old layers
+    want as much or more, and so do new layers of most grafts (docs/lab-notebook.md). After all epochs, where log loss
+    tells how far trials overfit as well, accuracy decides.
+    """
+    trained = [result for result in results if result.accuracy >= 0]
+    if any(result.trial.settings == space.settings for result in trained):
+        return max(trained, key=lambda result: result.merit)
+    most = min((result.log_loss for result in trained), default=0.0) * (1 + ABOUT_EQUAL)
+    level = [result for result in trained if result.log_loss <= most]
+    return max(level, key=lambda r: (r.trial.learning_rate, r.trial.new_layer_learning_rate), default=None)
 
 
 def best_pair(space: Space, history: History) -> Pair:
-    """The best of what was compared and did not fail; if nothing was, the one to begin with."""
-    pairs = pairs_to_compare(space, history)
-    found = [p for p in ranked(space, pairs, history) if history[rate_trial(space, p).key].accuracy >= 0]
-    return (found or pairs)[0]
+    """The best of what was compared; if nothing was, or all failed, the one to begin with."""
+    return _best_of(space, pairs_to_compare(space, history), history)
+
+
+def _best_of(space: Space, pairs: Sequence[Pair], history: History) -> Pair:
+    trials = {pair: rate_trial(space, pair).key for pair in pairs}
+    best = best_rates(space, [history[key] for key in trials.values() if key in history])
+    return next(pair for pair, key in trials.items() if key == best.trial.key) if best else pairs[0]
 
 
 def old_layer_rates(space: Space, history: History) -> list[float]:
@@ -91,8 +101,9 @@ def old_layer_rates(space: Space, history: History) -> list[float]:
 
 def probed_multiple(space: Space, track: Track, history: History) -> float:
     """The multiple of the range test's rate that probed best."""
-    found = [(merit_of_rates(space, r), m) for m in MULTIPLES if (r := history.get(space.probe(track, m).key))]
-    return max(found, key=lambda pair: pair[0])[1] if found else MULTIPLES[0]
+    keys = {space.probe(track, multiple).key: multiple for multiple in MULTIPLES}
+    best = best_rates(space, [history[key] for key in keys if key in history])
+    return keys[best.trial.key] if best else MULTIPLES[0]
 
 
 def search_trials(

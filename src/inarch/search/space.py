@@ -57,12 +57,6 @@ class Result:
         """Higher is better: accuracy, then lower log loss, then the deeper cut."""
         return self.accuracy, -self.log_loss, self.trial.cut
 
-    @property
-    def merit_of_rates(self) -> tuple[bool, float]:
-        """The same where trials differ in nothing but rates: log loss tells these apart on far fewer images, and its
-        order after half of the epochs is that after all of them (docs/lab-notebook.md)."""
-        return self.accuracy >= 0, -self.log_loss
-
 
 FAILED = -1.0
 
