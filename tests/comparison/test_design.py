@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from inarch.comparison.design import REFERENCE, Contestant, contestants, draws, expected, tuned, tuning, work
+from inarch.comparison.design import RATIOS, REFERENCE, Contestant, contestants, draws, expected, tuned, tuning, work
 from inarch.network.grafts import Configuration
-from inarch.search.space import FAILED, MULTIPLES, RATIOS, TRADITIONAL, Result, Space, Track
+from inarch.search.space import FAILED, MULTIPLES, TRADITIONAL, Result, Space, Track
 from inarch.training.trial import TrainingSettings, Trial
 
 RETAIN, RETAIN_L2 = Configuration("retain", "none"), Configuration("retain", "l2")
