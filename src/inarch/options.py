@@ -197,14 +197,15 @@ def require(method: str, configuration: Configuration, staged: Stages) -> None:
     make_method(method).require(configuration, staged)
 
 
-def space_of(options: StudyOptions, staged: Stages, settings: TrainingSettings, validation: int) -> Space:
+def space_of(options: StudyOptions, staged: Stages, settings: TrainingSettings, validation: int, classes: int) -> Space:
     """Every track of the proposal that can be cut somewhere, with rates that stand for those of the range tests.
 
-    validation: number of validation images.
+    validation: number of validation images. classes: number of them.
     """
     space = Space(
-        len(staged.stages), (), settings, {}, options.seed, options.seeds, options.search, validation=validation
-    )
+        len(staged.stages), (), settings, {}, options.seed, options.seeds, options.search, validation=validation,
+        classes=classes,
+    )  # fmt: skip
     proposal = tracks_of(options, space, cut_indices(options.cuts, staged))
     if not proposal:
         deepest_only = method_class(options.method).deepest_only

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from math import log10
+from math import log, log10
 
 import pytest
 
@@ -263,7 +263,8 @@ def test_rates_are_told_apart_by_log_loss_and_a_failed_one_is_never_the_best() -
     def results(trial: Trial) -> Result:
         if trial.learning_rate > 0.02:
             return Result(trial, FAILED, 0.0)
-        return Result(trial, 0.5 if trial.learning_rate else 0.6, 1.0 - trial.learning_rate)
+        # By accuracy the lowest would be the best.
+        return Result(trial, 0.6 - trial.learning_rate, 1.0 - 30 * trial.learning_rate)
 
     history: dict[str, Result] = {}
     while (found := next_round(space, history)) is not None:
@@ -279,6 +280,56 @@ def test_rates_that_log_loss_cannot_tell_apart_are_the_higher_ones(higher: float
     while (found := next_round(space, history)) is not None and found.name in ("probes", "rates"):
         history |= {t.key: Result(t, 0.5, losses.get(t.learning_rate, 0.9)) for t in found.trials}
     assert best_pair(space, history) == (ratio, 1.0)
+
+
+def test_what_diverged_and_what_learnt_nothing_is_no_reason_to_go_up_or_to_stop() -> None:
+    space = a_space(RETAIN, settings=TrainingSettings(epochs=8), classes=10)
+    guessing = log(10)
+
+    def results(trial: Trial) -> Result:
+        if trial.learning_rate > (0.02 if trial.cut else 0.005):
+            return Result(trial, 0.1, guessing + 0.01 * (trial.learning_rate < 0.05))
+        return Result(trial, 0.5, 1.0 - 0.1 * trial.learning_rate)
+
+    history: dict[str, Result] = {}
+    while (found := next_round(space, history)) is not None:
+        history |= {t.key: results(t) for t in found.trials}
+    assert best_pair(space, history)[0] == 0.3
+    assert 10.0 not in [ratio for ratio, _ in pairs_to_compare(space, history)]
+    assert roles(space, history)["traditional"].learning_rate == pytest.approx(0.03 * 0.1)
+
+
+def test_an_exhaustive_search_begins_traditional_fine_tuning_at_the_best_rates() -> None:
+    space = a_space(RETAIN, search="exhaustive", settings=TrainingSettings(epochs=8))
+    history: dict[str, Result] = {}
+    while (found := next_round(space, history)) is not None and found.name in ("probes", "rates"):
+        history |= {t.key: Result(t, by_rates(0.09, 1.0)(t), 0.5) for t in found.trials}
+    assert found is not None
+    assert [t.learning_rate for t in found.trials] == [
+        space.old_layer_rate(r) for r in (3, 1, 0.3, 0.1, 0.03, 0.01, 10)
+    ]
+    assert found.trials[0] in required(space, history)
+
+
+def test_what_a_limit_made_a_study_train_does_not_stand_for_what_the_search_tries() -> None:
+    space = a_space(RETAIN, settings=TrainingSettings(epochs=8))
+    history = searched(space, by_rates(0.009, 1.0))
+    chosen = roles(space, history)["traditional"]
+    extra = next(t for t in traditional_grid(space) if t.key not in history)
+    assert roles(space, history | {extra.key: Result(extra, 0.99, 0.01)})["traditional"] == chosen
+
+
+def test_estimates_imagine_that_the_usual_rates_are_best() -> None:
+    space = a_space(REPLACE, RETAIN, settings=TrainingSettings(epochs=8))
+    old = {t.learning_rate for t in expected_trials(space, {}) if t.learning_rate}
+    assert old == {space.old_layer_rate(ratio) for ratio in (0.3, 1.0, 3.0)}
+
+
+@pytest.mark.parametrize("stages", [2, 3])
+def test_a_network_of_few_stages_is_searched_to_the_end(stages: int) -> None:
+    space = a_space(REPLACE, RETAIN, settings=TrainingSettings(epochs=8), stages=stages)
+    history = searched(space, by_rates(0.09, 1 / 3))
+    assert {"traditional", "linear_probe", "retain_best_cut"} <= roles(space, history).keys()
 
 
 def test_the_baselines_run_whatever_the_proposal_is() -> None:
@@ -370,10 +421,11 @@ def test_what_is_proposed_leads_its_graft_although_the_baseline_probes_better() 
 
 def test_traditional_fine_tuning_is_one_of_the_results_of_replacing_at_whatever_rates() -> None:
     space = a_space(REPLACE, settings=TrainingSettings(epochs=8))
-    low = {t.key for t in traditional_grid(space) if t.learning_rate == pytest.approx(0.09)}
-    history = searched(space, lambda t: 0.9 if t.key in low else 0.5)
-    assert low & {r.trial.key for r in track_results(space.baseline, space, history)}
-    assert best_of_graft(space, history)["replace"].learning_rate == pytest.approx(0.09)
+    low = {t.key for t in traditional_grid(space) if t.learning_rate == pytest.approx(0.009)}
+    history = searched(space, lambda t: 0.9 if t.key in low else by_rates(0.03, 1.0)(t))
+    whole = [r.trial for r in track_results(space.baseline, space, history) if not r.trial.cut]
+    assert [t.learning_rate for t in whole] == [pytest.approx(0.009)]
+    assert best_of_graft(space, history)["replace"] == roles(space, history)["traditional"] == space.in_full(whole[0])
 
 
 def test_rates_that_failed_half_frozen_are_not_among_the_best() -> None:
@@ -446,7 +498,7 @@ def test_nothing_frozen_is_tried_by_a_contender_where_unfreezing_more_has_helped
     assert 0 in cuts["replace"]
 
 
-def test_an_exhaustive_search_tries_every_rate_of_old_layers_where_a_track_did_best() -> None:
+def test_an_exhaustive_search_tries_the_next_rates_of_old_layers_where_a_track_did_best() -> None:
     space = a_space(search="exhaustive")
 
     def accuracy(trial: Trial) -> float:
@@ -684,12 +736,17 @@ def test_finer_cuts_follow_from_the_waves_before_them_whatever_else_was_left_out
 
 @pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("at", [0, 1, 7, STAGES])
-def test_what_is_tried_does_not_depend_on_what_ran_first(at: int, search: str) -> None:
-    space = a_space(REPLACE_L2, RETAIN, search=search, settings=TrainingSettings(epochs=8))
+@pytest.mark.parametrize("cuts", [None, (3, 5), (5,)])
+@pytest.mark.parametrize(("old", "beside"), [(0.03, 1.0), (0.03, 1 / 3), (0.0009, 1 / 3)])
+def test_what_is_tried_does_not_depend_on_what_ran_first(
+    at: int, search: str, cuts: tuple[int, ...] | None, old: float, beside: float
+) -> None:
+    tracks = tuple(Track(c, "fine-tuning", cuts) for c in (REPLACE, REPLACE_L2, RETAIN, RETAIN_L2))
+    space = a_space(proposal=tracks, search=search, settings=TrainingSettings(epochs=8))
 
     def accuracy(trial: Trial) -> float:
-        rates = 0.1 * (trial.learning_rate == pytest.approx(0.03)) * (trial.cut > 0)
-        return peak(at)(trial) - 0.2 + rates + 0.001 * trial.new_layer_learning_rate
+        variant = 0.05 * (trial.configuration == RETAIN_L2) * (trial.new_layer_learning_rate < 0.02)
+        return peak(at)(trial) - 0.4 + by_rates(old, beside)(trial) / 3 + variant
 
     def trained(which: int) -> set[str]:
         history: dict[str, Result] = {}
@@ -699,7 +756,7 @@ def test_what_is_tried_does_not_depend_on_what_ran_first(at: int, search: str) -
             assert left <= wanted  # nothing is asked for and then not wanted any more
             trial = found.trials[which]
             history[trial.key] = Result(trial, accuracy(trial), 1 - accuracy(trial))
-            left = wanted - {trial.key} if found.name in ("coarse cuts", "other rates", "finer cuts") else set()
+            left = wanted - {trial.key}
         assert not left
         return set(history)
 

@@ -14,9 +14,9 @@ from statistics import fmean
 from typing import final
 
 from inarch.network.grafts import graft_class
-from inarch.search.rates import best_rates, linear_probes, traditional_grid
+from inarch.search.rates import best_traditional, linear_probes, traditional_grid
 from inarch.search.rounds import track_results, traditional, with_seed
-from inarch.search.space import MULTIPLES, History, Result, Space, Track
+from inarch.search.space import History, Result, Space, Track
 from inarch.training.trial import Trial
 
 # Seeds that every candidate gets, however it does: the least of which a spread can be seen.
@@ -71,7 +71,7 @@ def best_of_graft(space: Space, history: History) -> dict[str, Trial]:
 
 def stand_in(tracks: list[Track], space: Space, history: History) -> Candidate | None:
     """The best of these tracks that was trained with all epochs, for where their best by the search was not (yet)."""
-    trials = [t for track in tracks for m in MULTIPLES if (t := space.probe(track, m)).settings == space.settings]
+    trials = [t for track in tracks for t in space.probes(track) if t.settings == space.settings]
     searched = [result.trial for track in tracks for result in track_results(track, space, history)]
     return _best_trained([*trials, *map(space.in_full, searched)], space, history)
 
@@ -104,7 +104,7 @@ def roles(space: Space, history: History) -> dict[str, Trial]:
     found = {f"{graft}_best_cut": trial for graft, trial in best_of_graft(space, history).items()}
     for role, best in (
         ("replace_best_cut", _best(_replacing(space), space, history)),
-        ("traditional", best_rates(space, _usable(_done(traditional_grid(space), history), space, history))),
+        ("traditional", best_traditional(space, history, _usable(space, history))),
         ("linear_probe", _best_result(_done(linear_probes(space), history), space, history)),
     ):
         if best is not None:
@@ -257,7 +257,7 @@ def required(space: Space, history: History) -> list[Trial]:
             wanted += _with_all_epochs(space, [t for t in grid if t.key not in history][:1])
     best, tracks = best_of_graft(space, history), _by_graft(space)
     if not best:
-        probes = [space.probe(track, MULTIPLES[0]) for track in space.proposal]
+        probes = [space.probes(track)[0] for track in space.proposal]
         wanted += _with_all_epochs(space, [t for t in probes if t.key not in history][:1])
     elif not any(candidate(space, history, best[g]) or stand_in(tracks[g], space, history) for g in best):
         promising = max(best.values(), key=_promise(space, history))
@@ -274,7 +274,7 @@ def _with_all_epochs(space: Space, trials: list[Trial]) -> list[Trial]:
 def _best(tracks: list[Track], space: Space, history: History) -> Result | None:
     found = [r for track in tracks for r in track_results(track, space, history)]
     # Where time ended before any cut of these tracks was looked at, their probes stand for them.
-    probes = [space.probe(track, multiple) for track in tracks for multiple in MULTIPLES]
+    probes = [trial for track in tracks for trial in space.probes(track)]
     return _best_result(found or _done(probes, history), space, history)
 
 
@@ -300,17 +300,17 @@ def _done(trials: list[Trial], history: History) -> list[Result]:
 
 
 def _best_result(results: Iterable[Result], space: Space, history: History) -> Result | None:
-    return max(_usable(results, space, history), key=lambda r: r.merit, default=None)
+    return max(filter(_usable(space, history), results), key=lambda r: r.merit, default=None)
 
 
-def _usable(results: Iterable[Result], space: Space, history: History) -> list[Result]:
-    """What was trained, but for what could not be trained in full with any seed."""
+def _usable(space: Space, history: History) -> Callable[[Result], bool]:
+    """Whether a trial of the search was trained, and can be trained in full with any seed."""
 
     def hopeless(trial: Trial) -> bool:
         again = confirmations(space, trial)
         return all(t.key in history for t in again) and candidate(space, history, trial) is None
 
-    return [r for r in results if r.accuracy >= 0 and not hopeless(space.in_full(r.trial))]
+    return lambda result: result.accuracy >= 0 and not hopeless(space.in_full(result.trial))
 
 
 def _promise(space: Space, history: History) -> Callable[[Trial], tuple[float, float, int]]:

@@ -23,34 +23,41 @@ from inarch.search.space import (
 )  # fmt: skip
 from inarch.training.trial import Trial
 
-# By which share log losses may differ and be taken for the same.
-ABOUT_EQUAL = 0.03
-
 Pair = tuple[float, float]
 """Ratio of the old layers' rate to the range test's for a new classifier, and the multiple of their own range test's
 rate at which new layers learn beside them."""
+
+BEGINNING: tuple[Pair, ...] = tuple(
+    (ratio, multiple)
+    for ratio in RATIOS[RATIOS.index(USUAL_RATIO) : RATIOS.index(USUAL_RATIO) + 2]
+    for multiple in BESIDE_OLD_LAYERS
+)
+"""What is compared first: the usual ratio and the next higher one, with both multiples."""
+
+# By which share log losses may differ and be taken for the same.
+ABOUT_EQUAL = 0.03
 
 
 def pairs_to_compare(space: Space, history: History) -> list[Pair]:
     """The usual ratio and the next higher one, both with both multiples of new layers; then on from the best of these,
     to higher ratios or to lower ones. Each step is there once all before it are trained.
     """
+    if any(rate_trial(space, pair).key not in history for pair in BEGINNING):
+        return list(BEGINNING)
+    ratio, multiple = best = _best_of(space, BEGINNING, history)
     usual = RATIOS.index(USUAL_RATIO)
-    pairs = [(ratio, multiple) for ratio in RATIOS[usual : usual + 2] for multiple in BESIDE_OLD_LAYERS]
-    if any(rate_trial(space, pair).key not in history for pair in pairs):
-        return pairs
-    best, multiple = _best_of(space, pairs, history)
-    ratios = RATIOS[usual::-1] if best == USUAL_RATIO else RATIOS[usual + 1 :]
+    up = ratio != USUAL_RATIO and _learnt(space, history[rate_trial(space, best).key])
+    ratios = RATIOS[usual + 1 :] if up else RATIOS[usual::-1]
     tried = _walk(space, ratios, lambda ratio: history.get(rate_trial(space, (ratio, multiple)).key))
-    return [*pairs, *((ratio, multiple) for ratio in tried[1:])]
+    return [*BEGINNING, *((ratio, multiple) for ratio in tried[1:])]
 
 
 def _walk(space: Space, ratios: Sequence[float], found: Callable[[float], Result | None]) -> list[float]:
-    """The first two ratios, and on as long as all are trained and the last is the best, or all have failed."""
+    """The first two ratios, and on as long as all are trained and the last is the best, or none has learnt anything."""
     tried = list(ratios[:2])
     while len(tried) < len(ratios) and None not in (results := [found(ratio) for ratio in tried]):
         best = best_rates(space, [result for result in results if result])
-        if best not in (None, results[-1]):
+        if best and best != results[-1] and _learnt(space, best):
             break
         tried.append(ratios[len(tried)])
     return tried
@@ -70,20 +77,29 @@ def best_rates(space: Space, results: Iterable[Result]) -> Result | None:
     """The best of trials that differ in nothing but rates; None if all failed.
 
     With a part of the epochs these are the highest rates whose log loss is about the lowest: with all epochs old layers
-    want as much or more, and so do new layers of most grafts (docs/lab-notebook.md). After all epochs, where log loss
-    tells how far trials overfit as well, accuracy decides.
+    want as much or more (docs/lab-notebook.md). After all epochs, where log loss tells how far trials overfit as well,
+    accuracy decides.
     """
     trained = [result for result in results if result.accuracy >= 0]
     if any(result.trial.settings == space.settings for result in trained):
         return max(trained, key=lambda result: result.merit)
-    most = min((result.log_loss for result in trained), default=0.0) * (1 + ABOUT_EQUAL)
-    level = [result for result in trained if result.log_loss <= most]
-    return max(level, key=lambda r: (r.trial.learning_rate, r.trial.new_layer_learning_rate), default=None)
+    lowest = min(trained, key=lambda result: result.log_loss, default=None)
+    if lowest is None or not _learnt(space, lowest):
+        return lowest
+    level = [result for result in trained if result.log_loss <= lowest.log_loss * (1 + ABOUT_EQUAL)]
+    return max(level, key=lambda result: (result.trial.learning_rate, result.trial.new_layer_learning_rate))
+
+
+def _learnt(space: Space, result: Result) -> bool:
+    """Whether a trial with a part of the epochs is any better than guessing: one that diverged may have come to an end
+    like any other."""
+    return result.trial.settings == space.settings or result.log_loss * (1 + ABOUT_EQUAL) < space.guessing
 
 
 def best_pair(space: Space, history: History) -> Pair:
     """The best of what was compared; if nothing was, or all failed, the one to begin with."""
-    return _best_of(space, pairs_to_compare(space, history), history)
+    _, multiple = _best_of(space, BEGINNING, history)
+    return _best_of(space, [pair for pair in pairs_to_compare(space, history) if pair[1] == multiple], history)
 
 
 def _best_of(space: Space, pairs: Sequence[Pair], history: History) -> Pair:
@@ -101,7 +117,7 @@ def old_layer_rates(space: Space, history: History) -> list[float]:
 
 def probed_multiple(space: Space, track: Track, history: History) -> float:
     """The multiple of the range test's rate that probed best."""
-    keys = {space.probe(track, multiple).key: multiple for multiple in MULTIPLES}
+    keys = {trial.key: multiple for trial, multiple in zip(space.probes(track), MULTIPLES, strict=False)}
     best = best_rates(space, [history[key] for key in keys if key in history])
     return keys[best.trial.key] if best else MULTIPLES[0]
 
@@ -138,10 +154,21 @@ def traditional_trials(space: Space, history: History) -> list[Trial]:
     def trial(ratio: float) -> Trial:
         return _trial(space, 0, (ratio, multiple))
 
+    place = RATIOS.index(best)
+    ratios = RATIOS[place::-1]
     if space.exhaustive:
-        return [trial(ratio) for ratio in RATIOS]
-    ratios = RATIOS[RATIOS.index(best) :: -1]
+        return [trial(ratio) for ratio in (*ratios, *RATIOS[place + 1 :])]
     return [trial(ratio) for ratio in _walk(space, ratios, lambda ratio: history.get(trial(ratio).key))]
+
+
+def best_traditional(
+    space: Space, history: History, usable: Callable[[Result], bool] = lambda result: result.accuracy >= 0
+) -> Result | None:
+    """The best traditional fine-tuning of what the search tries; where all of it failed, of what else was trained."""
+    for trials in (traditional_trials(space, history), traditional_grid(space)):
+        if found := best_rates(space, [r for t in trials if (r := history.get(t.key)) and usable(r)]):
+            return found
+    return None
 
 
 def linear_probes(space: Space) -> list[Trial]:
@@ -150,6 +177,8 @@ def linear_probes(space: Space) -> list[Trial]:
 
 
 def traditional_grid(space: Space) -> list[Trial]:
-    """Traditional fine-tuning of all layers at every pair of rates, as the search trains it, the usual ones first."""
-    ratios = sorted(RATIOS, key=lambda ratio: abs(RATIOS.index(ratio) - RATIOS.index(USUAL_RATIO)))
+    """Traditional fine-tuning of all layers at every pair of rates, as the search trains it: from the usual ones down,
+    since all layers together may bear less, then the higher ones."""
+    usual = RATIOS.index(USUAL_RATIO)
+    ratios = (*RATIOS[usual::-1], *RATIOS[usual + 1 :])
     return [_trial(space, 0, (ratio, multiple)) for multiple in BESIDE_OLD_LAYERS for ratio in ratios]

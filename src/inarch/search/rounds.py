@@ -2,8 +2,8 @@
 
 probes       every track at its deepest cut, where only new layers train, at multiples of the rate that the range
              test found, of which the best is kept; the linear probe's rates
-rates        replace without harmonising at its middle cut: rates of old layers up or down, then of new layers beside
-             them; how fast old layers should learn, and how much slower new ones, holds for all tracks
+rates        replace without harmonising at its middle cut: two rates of old layers with two of new ones, then on from
+             the best of these to higher or lower ones of old layers; what is found holds for all tracks
 traditional  traditional fine-tuning of all layers at these rates, old layers lower as long as it helps
 coarse       the leading tracks, of each graft the one that probed best, at a few cuts over the whole depth but the
              shallowest, old layers at the rate that did best; the other tracks at their deepest cut
@@ -21,20 +21,21 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import zip_longest
+from math import log
 
 from inarch.network.grafts import graft_class
 from inarch.search.rates import (
     at_other_rates,
+    best_traditional,
     linear_probes,
     old_layer_rates,
     pairs_to_compare,
     probed_multiple,
     rate_trial,
     search_trials,
-    traditional_grid,
     traditional_trials,
 )  # fmt: skip
-from inarch.search.space import FAILED, MULTIPLES, History, Result, Space, Track
+from inarch.search.space import FAILED, USUAL_RATIO, History, Result, Space, Track
 from inarch.training.trial import Trial
 
 
@@ -70,11 +71,7 @@ def next_round(space: Space, history: History, left_out: frozenset[str] = frozen
 
 def probes(space: Space, history: History) -> Iterator[Trial]:
     yield linear_probes(space)[0]
-    for multiple in MULTIPLES:
-        for track in space.tracks:
-            # What several multiples say counts where only new layers train.
-            if multiple == MULTIPLES[0] or space.cuts(track)[-1] == space.deepest(track.configuration):
-                yield space.probe(track, multiple)
+    yield from in_turn([space.probes(track) for track in space.tracks])
     yield from linear_probes(space)
 
 
@@ -114,8 +111,7 @@ def finer_cuts(space: Space, track: Track, history: History) -> Iterator[Trial]:
     """Wave after wave from the coarse cuts on, each from the results of all before it and of nothing else, as long as
     the best cut stands out from one of its neighbours: between cuts as good as each other there is nothing to find.
     """
-    at_best_pair = search_trials(space, space.baseline, [0], history)
-    earlier = {t.key for t in (*coarse_trials(space, track, history), *at_best_pair)}
+    earlier = {t.key for t in (*coarse_trials(space, track, history), *traditional(space, history))}
     known = [r for r in track_results(track, space, history) if r.trial.key in earlier]
     while wave := search_trials(space, track, neighbours(space, known), history):
         yield from wave
@@ -137,11 +133,14 @@ def coarse_trials(space: Space, track: Track, history: History) -> list[Trial]:
 
 def track_results(track: Track, space: Space, history: History) -> list[Result]:
     """Finished trials of the search that belong to a track, all with the same epochs: at the cuts that it may stand at,
-    with the rates that follow from what did best; traditional fine-tuning at all that it tried.
+    with the rates that follow from what did best. With nothing frozen the baseline is traditional fine-tuning, which
+    has rates of its own.
     """
-    trials = search_trials(space, track, space.cuts(track), history, old_layer_rates(space, history))
-    trials += traditional_grid(space) if track == space.baseline else []
+    cuts = [cut for cut in space.cuts(track) if cut or track != space.baseline]
+    trials = search_trials(space, track, cuts, history, old_layer_rates(space, history))
     found = {trial.key: history[trial.key] for trial in trials if trial.key in history}
+    if track == space.baseline and (whole := best_traditional(space, history)):
+        found[whole.trial.key] = whole
     return [result for result in found.values() if result.accuracy >= 0]
 
 
@@ -220,8 +219,14 @@ def expected_trials(space: Space, history: History) -> list[Trial]:
     if found.name != "finer cuts":
         space = space.exact  # equal results are within a standard error, so there would be no finer cuts
     while (found := next_round(space, imagined)) is not None:
-        imagined |= {trial.key: Result(trial, 0.5, 1.0) for trial in found.trials}
+        imagined |= {trial.key: Result(trial, 0.5, _imagined_log_loss(space, trial)) for trial in found.trials}
     return [result.trial for key, result in imagined.items() if key not in history]
+
+
+def _imagined_log_loss(space: Space, trial: Trial) -> float:
+    """One that is lowest at the usual rate of old layers: of equal ones the highest would be taken for the best."""
+    usual = space.old_layer_rate(USUAL_RATIO)
+    return 1 + abs(log(trial.learning_rate / usual)) if trial.learning_rate else 1.0
 
 
 @lru_cache(maxsize=10_000)  # asked for again and again, and every new trial would work out its key anew

@@ -17,7 +17,7 @@ from inarch.training.trial import TrainingSettings, Trial
 RATIOS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 USUAL_RATIO = 1.0
 # Multiples of the rate found by the range test: every track tries the first three where only new layers train, which
-# is cheap, and goes on with the best of them; the linear probe, which has no cuts to search, tries all.
+# is cheap, and stands there with the best of them; the linear probe, which has no cuts to search, tries all.
 MULTIPLES = (1.0, 1 / 3, 3.0)
 PROBE_MULTIPLES = (*MULTIPLES, 1 / 10, 10.0)
 # Those for new layers behind old ones that learn: with these, no more than the range test found was ever of use, and
@@ -70,8 +70,9 @@ class Space:
 
     stages: of the source network, the classification layer last. proposal: tracks that may be chosen. rates: of new
     layers for each configuration, from its range test; traditional fine-tuning's among them. validation: number of
-    images on which results are, by which their standard error goes; 0 where they are taken for exact. parts: a trial of
-    the halving search has one part in so many of the epochs.
+    images on which results are, by which their standard error goes; 0 where they are taken for exact. classes: number
+    of them, by which goes the log loss of guessing; 0 where that is not known. parts: a trial of the halving search has
+    one part in so many of the epochs.
     """
 
     stages: int
@@ -83,6 +84,7 @@ class Space:
     search: str = "halving"
     shots: int = 0
     validation: int = 0
+    classes: int = 0
     parts: int = PARTS
     # The search asks for the same few trials, and their keys, again and again.
     _trials: dict[tuple[Track, int, float | None, float, bool], Trial] = field(
@@ -139,6 +141,11 @@ class Space:
         return accuracy_standard_error(accuracy, self.validation) if self.validation else 0.0
 
     @cached_property
+    def guessing(self) -> float:
+        """Log loss of who knows nothing but how many classes there are."""
+        return math.log(self.classes) if self.classes else math.inf
+
+    @cached_property
     def exact(self) -> Space:
         """The same where results are taken for exact."""
         return replace(self, validation=0)
@@ -180,12 +187,17 @@ class Space:
         return with_settings(trial, self.search_settings)
 
     def probe(self, track: Track, multiple: float) -> Trial:
-        """The trial that stands for a track before any other: at its deepest cut.
+        """A trial of the track at its deepest cut.
 
         Where only new layers train, which takes seconds, it has all epochs.
         """
         deepest = self.cuts(track)[-1]
         return self.trial(track, deepest, multiple=multiple, in_full=deepest == self.deepest(track.configuration))
+
+    def probes(self, track: Track) -> tuple[Trial, ...]:
+        """The trials that stand for a track before any other: at several multiples where only new layers train."""
+        alone = self.cuts(track)[-1] == self.deepest(track.configuration)
+        return tuple(self.probe(track, multiple) for multiple in (MULTIPLES if alone else MULTIPLES[:1]))
 
 
 @lru_cache(maxsize=10_000)  # asked for again and again, and every new trial would work out its key anew
