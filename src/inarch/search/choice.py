@@ -14,8 +14,8 @@ from statistics import fmean
 from typing import final
 
 from inarch.network.grafts import graft_class
-from inarch.search.rates import best_traditional, linear_probes, traditional_grid
-from inarch.search.rounds import track_results, traditional, with_seed
+from inarch.search.rates import best_traditional, linear_probes, traditional_grid, traditional_trials
+from inarch.search.rounds import track_results, with_seed
 from inarch.search.space import History, Result, Space, Track
 from inarch.training.trial import Trial
 
@@ -247,7 +247,7 @@ def required(space: Space, history: History) -> list[Trial]:
     """
     found = roles(space, history)
     wanted: list[Trial] = []
-    all_layers = _distinct([*traditional(space, history), *traditional_grid(space)])
+    all_layers = _distinct([*traditional_trials(space, history), *traditional_grid(space)])
     for role, grid in (("linear_probe", linear_probes(space)), ("traditional", all_layers)):
         if role in found:
             trained = trained_traditional(space, history) if role == "traditional" else None

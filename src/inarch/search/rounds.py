@@ -4,9 +4,9 @@ probes       every track at its deepest cut, where only new layers train, at mul
              test found, of which the best is kept; the linear probe's rates
 rates        replace without harmonising at its middle cut: two rates of old layers with two of new ones, then on from
              the best of these to higher or lower ones of old layers; what is found holds for all tracks
-traditional  traditional fine-tuning of all layers at these rates, old layers lower as long as it helps
-coarse       the leading tracks, of each graft the one that probed best, at a few cuts over the whole depth but the
-             shallowest, old layers at the rate that did best; the other tracks at their deepest cut
+coarse       traditional fine-tuning of all layers at these rates, old layers lower as long as it helps; the leading
+             tracks, of each graft the one that probed best, at a few cuts over the whole depth but the shallowest; the
+             other tracks at their deepest cut
 other rates  in an exhaustive search only: every track at its best cut, with old layers at the next rates
 finer        the contenders, by then the best track that keeps the layer and the best that replaces it, at cuts half-way
              between the best cut and its tried neighbours, until these are tried or as good as it is
@@ -56,7 +56,6 @@ def next_round(space: Space, history: History, left_out: frozenset[str] = frozen
     rounds: tuple[tuple[str, Callable[[Space, History], Iterator[Trial]]], ...] = (
         ("probes", probes),
         ("rates", rates),
-        ("traditional", traditional),
         ("coarse cuts", coarse),
         ("other rates", other_rates),
         ("finer cuts", finer),
@@ -80,11 +79,9 @@ def rates(space: Space, history: History) -> Iterator[Trial]:
         yield rate_trial(space, pair)
 
 
-def traditional(space: Space, history: History) -> Iterator[Trial]:
-    yield from traditional_trials(space, history)
-
-
 def coarse(space: Space, history: History) -> Iterator[Trial]:
+    # What takes longest first, so that the others run beside it.
+    yield from traditional_trials(space, history)
     # Depth by depth rather than track by track: a study that is cut short has compared all tracks alike.
     yield from in_turn([coarse_trials(space, track, history) for track in leading_tracks(space, history)])
     for track in ordered_tracks(space, history):
@@ -111,7 +108,7 @@ def finer_cuts(space: Space, track: Track, history: History) -> Iterator[Trial]:
     """Wave after wave from the coarse cuts on, each from the results of all before it and of nothing else, as long as
     the best cut stands out from one of its neighbours: between cuts as good as each other there is nothing to find.
     """
-    earlier = {t.key for t in (*coarse_trials(space, track, history), *traditional(space, history))}
+    earlier = {t.key for t in (*coarse_trials(space, track, history), *traditional_trials(space, history))}
     known = [r for r in track_results(track, space, history) if r.trial.key in earlier]
     while wave := search_trials(space, track, neighbours(space, known), history):
         yield from wave
