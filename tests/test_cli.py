@@ -279,7 +279,7 @@ def test_on_a_terminal_fit_shows_trials_done_and_to_come_best_so_far_and_time_le
     drawn = terminal.file.getvalue()
     assert re.search(r"Trials, best validation accuracy \d+\.\d %, about \d+ min left", drawn)
     assert len(set(re.findall(r"(\d+)/\d+", drawn))) > 5
-    assert "traditional: replace, cut 0 (rates: new layers" in drawn
+    assert "coarse cuts: replace, cut 0 (rates: new layers" in drawn
     assert "About " in drawn
 
 
