@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from inarch.data import AUGMENTATIONS
@@ -197,14 +199,16 @@ def require(method: str, configuration: Configuration, staged: Stages) -> None:
     make_method(method).require(configuration, staged)
 
 
-def space_of(options: StudyOptions, staged: Stages, settings: TrainingSettings, validation: int, classes: int) -> Space:
+def space_of(
+    options: StudyOptions, staged: Stages, settings: TrainingSettings, validation: npt.NDArray[np.integer[Any]]
+) -> Space:
     """Every track of the proposal that can be cut somewhere, with rates that stand for those of the range tests.
 
-    validation: number of validation images. classes: number of them.
+    validation: labels of the validation images, numbers of classes from 0.
     """
     space = Space(
-        len(staged.stages), (), settings, {}, options.seed, options.seeds, options.search, validation=validation,
-        classes=classes,
+        len(staged.stages), (), settings, {}, options.seed, options.seeds, options.search, validation=len(validation),
+        guessing=float(np.bincount(validation).max() / len(validation)),
     )  # fmt: skip
     proposal = tracks_of(options, space, cut_indices(options.cuts, staged))
     if not proposal:

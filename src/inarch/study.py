@@ -61,7 +61,7 @@ def fit(
         store.profile = profile
         bench = Workbench(staged, loaded.network, store, folder)
         with profile.section("search and estimates"):
-            space = space_of(options, staged, settings, len(dataset.validation), len(dataset.classes))
+            space = space_of(options, staged, settings, dataset.labels("validation"))
             runner = TrialRunner(bench, space, clock, progress)
             runner.run()
             runner.require_enough()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from math import log, log10
+from math import log10
 
 import pytest
 
@@ -282,21 +282,27 @@ def test_rates_that_log_loss_cannot_tell_apart_are_the_higher_ones(higher: float
     assert best_pair(space, history) == (ratio, 1.0)
 
 
-def test_what_diverged_and_what_learnt_nothing_is_no_reason_to_go_up_or_to_stop() -> None:
-    space = a_space(RETAIN, settings=TrainingSettings(epochs=8), classes=10)
-    guessing = log(10)
+@pytest.mark.parametrize("search", SEARCHES)
+def test_what_diverged_and_has_one_answer_for_all_images_decides_nothing(search: str) -> None:
+    space = a_space(RETAIN, search=search, settings=TrainingSettings(epochs=8), guessing=0.2)
 
     def results(trial: Trial) -> Result:
-        if trial.learning_rate > (0.02 if trial.cut else 0.005):
-            return Result(trial, 0.1, guessing + 0.01 * (trial.learning_rate < 0.05))
-        return Result(trial, 0.5, 1.0 - 0.1 * trial.learning_rate)
+        half, whole = space.old_layer_rate(0.1), space.old_layer_rate(0.01)
+        diverged = trial.learning_rate > (half if trial.cut else whole) * 1.01
+        return Result(trial, 0.2, 2.3) if diverged else Result(trial, 0.5, 1.0 - 0.1 * trial.learning_rate)
 
     history: dict[str, Result] = {}
     while (found := next_round(space, history)) is not None:
         history |= {t.key: results(t) for t in found.trials}
-    assert best_pair(space, history)[0] == 0.3
+    assert best_pair(space, history) == (0.1, 1 / 3)
     assert 10.0 not in [ratio for ratio, _ in pairs_to_compare(space, history)]
-    assert roles(space, history)["traditional"].learning_rate == pytest.approx(0.03 * 0.1)
+    assert roles(space, history)["traditional"].learning_rate == space.old_layer_rate(0.01)
+
+
+def test_where_nothing_learns_there_is_a_traditional_fine_tuning_all_the_same() -> None:
+    space = a_space(RETAIN, settings=TrainingSettings(epochs=8), guessing=0.5)
+    history = searched(space, lambda t: 0.4 + 0.01 * (not t.cut and t.learning_rate == space.old_layer_rate(0.03)))
+    assert roles(space, history)["traditional"].learning_rate == space.old_layer_rate(0.03)
 
 
 def test_an_exhaustive_search_begins_traditional_fine_tuning_at_the_best_rates() -> None:
@@ -318,8 +324,9 @@ def test_what_a_limit_made_a_study_train_does_not_stand_for_what_the_search_trie
     assert roles(space, history | {extra.key: Result(extra, 0.99, 0.01)})["traditional"] == chosen
 
 
-def test_estimates_imagine_that_the_usual_rates_are_best() -> None:
-    space = a_space(REPLACE, RETAIN, settings=TrainingSettings(epochs=8))
+@pytest.mark.parametrize("guessing", [0.0, 0.01, 0.5, 0.9])
+def test_estimates_imagine_that_the_usual_rates_are_best(guessing: float) -> None:
+    space = a_space(REPLACE, RETAIN, settings=TrainingSettings(epochs=8), guessing=guessing)
     old = {t.learning_rate for t in expected_trials(space, {}) if t.learning_rate}
     assert old == {space.old_layer_rate(ratio) for ratio in (0.3, 1.0, 3.0)}
 
@@ -394,6 +401,15 @@ def test_where_all_are_right_nothing_is_to_be_found_by_finer_cuts() -> None:
     assert neighbours(space, results) == []
 
 
+@pytest.mark.parametrize("cuts", [(0,), (0, 3), tuple(range(STAGES + 1))])
+def test_a_restricted_baseline_with_nothing_frozen_is_the_traditional_fine_tuning(cuts: tuple[int, ...]) -> None:
+    space = a_space(proposal=(Track(REPLACE, "fine-tuning", cuts),), settings=TrainingSettings(epochs=8))
+    history = searched(space, lambda t: by_rates(0.03 if t.cut else 0.003, 1.0)(t) + 0.1 * (not t.cut))
+    found = roles(space, history)
+    assert found["replace_best_cut"] == found["traditional"]
+    assert found["traditional"].learning_rate == pytest.approx(0.003)
+
+
 def test_an_estimate_foresees_finer_cuts_although_it_imagines_equal_results() -> None:
     space = replace(a_space(RETAIN), validation=100)
     assert {t.key for t in expected_trials(space, {})} == {t.key for t in expected_trials(space.exact, {})}
@@ -433,7 +449,7 @@ def test_rates_that_failed_half_frozen_are_not_among_the_best() -> None:
     history = searched(space, lambda t: FAILED if t.cut == middle and t.learning_rate > 0.004 else 0.5)
     assert best_pair(space, history)[0] <= 0.1
     history = searched(space, lambda t: FAILED if t.cut == middle else 0.5)
-    assert best_pair(space, history) == (USUAL_RATIO, BESIDE_OLD_LAYERS[0])
+    assert best_pair(space, history) == (USUAL_RATIO, min(BESIDE_OLD_LAYERS))
 
 
 def test_after_all_epochs_rates_are_compared_by_accuracy_before_that_by_log_loss() -> None:

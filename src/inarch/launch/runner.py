@@ -17,8 +17,9 @@ from inarch.network.adapted import stored_cut
 from inarch.network.grafts import Configuration
 from inarch.report.words import duration
 from inarch.search.choice import RACE, Race, best_of_graft, confirmations, required, roles, stand_ins
+from inarch.search.rates import linear_probes
 from inarch.search.rounds import expected_trials, next_round, with_seed
-from inarch.search.space import PROBE_MULTIPLES, Result, Space
+from inarch.search.space import Result, Space
 from inarch.search.together import Batch, batches, with_companions
 from inarch.training.fit import OutOfTimeError
 from inarch.training.trial import Trial
@@ -245,7 +246,7 @@ class TrialRunner:
 
     def _needed(self) -> list[Trial]:
         """Trials whose weights may still be tested or delivered: every probe may come to stand for its graft."""
-        probes = [self.space.probe(track, multiple) for track in self.space.tracks for multiple in PROBE_MULTIPLES]
+        probes = [*linear_probes(self.space), *(t for track in self.space.tracks for t in self.space.probes(track))]
         return probes + [trial for best in self._finalists() for trial in (best, *confirmations(self.space, best))]
 
     def _finalists(self) -> list[Trial]:

@@ -44,10 +44,9 @@ def pairs_to_compare(space: Space, history: History) -> list[Pair]:
     """
     if any(rate_trial(space, pair).key not in history for pair in BEGINNING):
         return list(BEGINNING)
-    ratio, multiple = best = _best_of(space, BEGINNING, history)
+    ratio, multiple = _best_beginning(space, history)
     usual = RATIOS.index(USUAL_RATIO)
-    up = ratio != USUAL_RATIO and _learnt(space, history[rate_trial(space, best).key])
-    ratios = RATIOS[usual + 1 :] if up else RATIOS[usual::-1]
+    ratios = RATIOS[usual::-1] if ratio == USUAL_RATIO else RATIOS[usual + 1 :]
     tried = _walk(space, ratios, lambda ratio: history.get(rate_trial(space, (ratio, multiple)).key))
     return [*BEGINNING, *((ratio, multiple) for ratio in tried[1:])]
 
@@ -57,7 +56,7 @@ def _walk(space: Space, ratios: Sequence[float], found: Callable[[float], Result
     tried = list(ratios[:2])
     while len(tried) < len(ratios) and None not in (results := [found(ratio) for ratio in tried]):
         best = best_rates(space, [result for result in results if result])
-        if best and best != results[-1] and _learnt(space, best):
+        if best not in (None, results[-1]):
             break
         tried.append(ratios[len(tried)])
     return tried
@@ -74,32 +73,32 @@ def _trial(space: Space, cut: int, pair: Pair) -> Trial:
 
 
 def best_rates(space: Space, results: Iterable[Result]) -> Result | None:
-    """The best of trials that differ in nothing but rates; None if all failed.
+    """The best of trials that differ in nothing but rates; None if all failed, or came to the end and learnt nothing.
 
     With a part of the epochs these are the highest rates whose log loss is about the lowest: with all epochs old layers
     want as much or more (docs/lab-notebook.md). After all epochs, where log loss tells how far trials overfit as well,
     accuracy decides.
     """
-    trained = [result for result in results if result.accuracy >= 0]
-    if any(result.trial.settings == space.settings for result in trained):
-        return max(trained, key=lambda result: result.merit)
-    lowest = min(trained, key=lambda result: result.log_loss, default=None)
-    if lowest is None or not _learnt(space, lowest):
-        return lowest
-    level = [result for result in trained if result.log_loss <= lowest.log_loss * (1 + ABOUT_EQUAL)]
-    return max(level, key=lambda result: (result.trial.learning_rate, result.trial.new_layer_learning_rate))
-
-
-def _learnt(space: Space, result: Result) -> bool:
-    """Whether a trial with a part of the epochs is any better than guessing: one that diverged may have come to an end
-    like any other."""
-    return result.trial.settings == space.settings or result.log_loss * (1 + ABOUT_EQUAL) < space.guessing
+    # What diverged may come to its end like any other, and then has one answer for all images.
+    learnt = [result for result in results if result.accuracy > space.guessing]
+    if any(result.trial.settings == space.settings for result in learnt):
+        return max(learnt, key=lambda result: result.merit)
+    most = min((result.log_loss for result in learnt), default=0.0) * (1 + ABOUT_EQUAL)
+    level = [result for result in learnt if result.log_loss <= most]
+    return max(level, key=lambda r: (r.trial.learning_rate, r.trial.new_layer_learning_rate), default=None)
 
 
 def best_pair(space: Space, history: History) -> Pair:
     """The best of what was compared; if nothing was, or all failed, the one to begin with."""
-    _, multiple = _best_of(space, BEGINNING, history)
+    _, multiple = _best_beginning(space, history)
     return _best_of(space, [pair for pair in pairs_to_compare(space, history) if pair[1] == multiple], history)
+
+
+def _best_beginning(space: Space, history: History) -> Pair:
+    """The best of the first pairs, the lowest of them where none is of any use."""
+    results = [history[key] for pair in BEGINNING if (key := rate_trial(space, pair).key) in history]
+    lowest = (USUAL_RATIO, min(BESIDE_OLD_LAYERS))
+    return lowest if results and best_rates(space, results) is None else _best_of(space, BEGINNING, history)
 
 
 def _best_of(space: Space, pairs: Sequence[Pair], history: History) -> Pair:
@@ -164,11 +163,12 @@ def traditional_trials(space: Space, history: History) -> list[Trial]:
 def best_traditional(
     space: Space, history: History, usable: Callable[[Result], bool] = lambda result: result.accuracy >= 0
 ) -> Result | None:
-    """The best traditional fine-tuning of what the search tries; where all of it failed, of what else was trained."""
+    """The best traditional fine-tuning of what the search tries; where none of it is any good, of what was trained."""
     for trials in (traditional_trials(space, history), traditional_grid(space)):
-        if found := best_rates(space, [r for t in trials if (r := history.get(t.key)) and usable(r)]):
+        trained = [r for t in trials if (r := history.get(t.key)) and usable(r)]
+        if found := best_rates(space, trained):
             return found
-    return None
+    return max(trained, key=lambda result: result.merit, default=None)
 
 
 def linear_probes(space: Space) -> list[Trial]:

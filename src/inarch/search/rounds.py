@@ -130,13 +130,14 @@ def coarse_trials(space: Space, track: Track, history: History) -> list[Trial]:
 
 def track_results(track: Track, space: Space, history: History) -> list[Result]:
     """Finished trials of the search that belong to a track, all with the same epochs: at the cuts that it may stand at,
-    with the rates that follow from what did best. With nothing frozen the baseline is traditional fine-tuning, which
-    has rates of its own.
+    with the rates that follow from what did best. With nothing frozen the baseline, or what is restricted of it, is
+    traditional fine-tuning, which has rates of its own.
     """
-    cuts = [cut for cut in space.cuts(track) if cut or track != space.baseline]
-    trials = search_trials(space, track, cuts, history, old_layer_rates(space, history))
+    cuts = space.cuts(track)
+    traditional = 0 in cuts and track in (space.baseline, replace(space.baseline, cuts=track.cuts))
+    trials = search_trials(space, track, cuts[traditional:], history, old_layer_rates(space, history))
     found = {trial.key: history[trial.key] for trial in trials if trial.key in history}
-    if track == space.baseline and (whole := best_traditional(space, history)):
+    if traditional and (whole := best_traditional(space, history)):
         found[whole.trial.key] = whole
     return [result for result in found.values() if result.accuracy >= 0]
 

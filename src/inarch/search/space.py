@@ -70,9 +70,9 @@ class Space:
 
     stages: of the source network, the classification layer last. proposal: tracks that may be chosen. rates: of new
     layers for each configuration, from its range test; traditional fine-tuning's among them. validation: number of
-    images on which results are, by which their standard error goes; 0 where they are taken for exact. classes: number
-    of them, by which goes the log loss of guessing; 0 where that is not known. parts: a trial of the halving search has
-    one part in so many of the epochs.
+    images on which results are, by which their standard error goes; 0 where they are taken for exact. guessing: the
+    accuracy that always the most frequent class would have on them. parts: a trial of the halving search has one part
+    in so many of the epochs.
     """
 
     stages: int
@@ -84,7 +84,7 @@ class Space:
     search: str = "halving"
     shots: int = 0
     validation: int = 0
-    classes: int = 0
+    guessing: float = 0.0
     parts: int = PARTS
     # The search asks for the same few trials, and their keys, again and again.
     _trials: dict[tuple[Track, int, float | None, float, bool], Trial] = field(
@@ -141,14 +141,9 @@ class Space:
         return accuracy_standard_error(accuracy, self.validation) if self.validation else 0.0
 
     @cached_property
-    def guessing(self) -> float:
-        """Log loss of who knows nothing but how many classes there are."""
-        return math.log(self.classes) if self.classes else math.inf
-
-    @cached_property
     def exact(self) -> Space:
         """The same where results are taken for exact."""
-        return replace(self, validation=0)
+        return replace(self, validation=0, guessing=0.0)
 
     def middle(self, track: Track) -> int:
         """Of the cuts at which old layers of the track train, that nearest to half the depth; if none, its deepest."""
