@@ -169,7 +169,7 @@ def test_whatever_contends_gets_the_same_rule_of_rates(search: str) -> None:
         assert {space.probe(track, multiple).key for multiple in MULTIPLES} <= history.keys()
         trained = [r.trial for r in history.values() if r.trial.configuration == track.configuration]
         # Traditional fine-tuning has rates of its own, and they are compared at the middle cut.
-        middle = space.middle(track) if track == space.baseline else 0
+        middle = space.middle if track == space.baseline else 0
         rates = {t.learning_rate for t in trained if t.learning_rate and t.cut not in (0, middle)}
         best = space.old_layer_rate(best_pair(space, history)[0])
         tried = old_layer_rates(space, history) if space.exhaustive else [best]
@@ -445,7 +445,7 @@ def test_traditional_fine_tuning_is_one_of_the_results_of_replacing_at_whatever_
 
 def test_rates_that_failed_half_frozen_are_not_among_the_best() -> None:
     space = a_space(settings=TrainingSettings(epochs=8))
-    middle = space.middle(space.baseline)
+    middle = space.middle
     history = searched(space, lambda t: FAILED if t.cut == middle and t.learning_rate > 0.004 else 0.5)
     assert best_pair(space, history)[0] <= 0.1
     history = searched(space, lambda t: FAILED if t.cut == middle else 0.5)

@@ -64,7 +64,7 @@ def _walk(space: Space, ratios: Sequence[float], found: Callable[[float], Result
 
 def rate_trial(space: Space, pair: Pair) -> Trial:
     """Replace without harmonising at its middle cut."""
-    return _trial(space, space.middle(space.baseline), pair)
+    return _trial(space, space.middle, pair)
 
 
 def _trial(space: Space, cut: int, pair: Pair) -> Trial:

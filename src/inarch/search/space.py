@@ -145,10 +145,11 @@ class Space:
         """The same where results are taken for exact."""
         return replace(self, validation=0, guessing=0.0)
 
-    def middle(self, track: Track) -> int:
-        """Of the cuts at which old layers of the track train, that nearest to half the depth; if none, its deepest."""
-        deepest = self.deepest(track.configuration)
-        return min(self.trained_cuts(track), key=lambda cut: abs(cut - round(deepest / 2)), default=deepest)
+    @cached_property
+    def middle(self) -> int:
+        """Of the baseline's cuts at which old layers train, that nearest to half the depth; if none, its deepest."""
+        deepest = self.deepest(TRADITIONAL)
+        return min(self.trained_cuts(self.baseline), key=lambda cut: abs(cut - round(deepest / 2)), default=deepest)
 
     def trial(
         self, track: Track, cut: int, *, old: float | None = None, multiple: float = 1.0, in_full: bool = False
