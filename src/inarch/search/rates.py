@@ -27,10 +27,9 @@ Pair = tuple[float, float]
 """Ratio of the old layers' rate to the range test's for a new classifier, and the multiple of their own range test's
 rate at which new layers learn beside them."""
 
+_USUAL = RATIOS.index(USUAL_RATIO)
 BEGINNING: tuple[Pair, ...] = tuple(
-    (ratio, multiple)
-    for ratio in RATIOS[RATIOS.index(USUAL_RATIO) : RATIOS.index(USUAL_RATIO) + 2]
-    for multiple in BESIDE_OLD_LAYERS
+    (ratio, multiple) for ratio in RATIOS[_USUAL : _USUAL + 2] for multiple in BESIDE_OLD_LAYERS
 )
 """What is compared first: the usual ratio and the next higher one, with both multiples."""
 
@@ -45,8 +44,7 @@ def pairs_to_compare(space: Space, history: History) -> list[Pair]:
     if any(rate_trial(space, pair).key not in history for pair in BEGINNING):
         return list(BEGINNING)
     ratio, multiple = _best_beginning(space, history)
-    usual = RATIOS.index(USUAL_RATIO)
-    ratios = RATIOS[usual::-1] if ratio == USUAL_RATIO else RATIOS[usual + 1 :]
+    ratios = RATIOS[_USUAL::-1] if ratio == USUAL_RATIO else RATIOS[_USUAL + 1 :]
     tried = _walk(space, ratios, lambda ratio: history.get(rate_trial(space, (ratio, multiple)).key))
     return [*BEGINNING, *((ratio, multiple) for ratio in tried[1:])]
 
@@ -89,7 +87,8 @@ def best_rates(space: Space, results: Iterable[Result]) -> Result | None:
 
 
 def best_pair(space: Space, history: History) -> Pair:
-    """The best of what was compared; if nothing was, or all failed, the one to begin with."""
+    """The best of what was compared; if nothing was, the one to begin with; if none was of any use, the lowest of the
+    first pairs."""
     _, multiple = _best_beginning(space, history)
     return _best_of(space, [pair for pair in pairs_to_compare(space, history) if pair[1] == multiple], history)
 
@@ -154,10 +153,9 @@ def traditional_trials(space: Space, history: History) -> list[Trial]:
         return _trial(space, 0, (ratio, multiple))
 
     place = RATIOS.index(best)
-    ratios = RATIOS[place::-1]
     if space.exhaustive:
-        return [trial(ratio) for ratio in (*ratios, *RATIOS[place + 1 :])]
-    return [trial(ratio) for ratio in _walk(space, ratios, lambda ratio: history.get(trial(ratio).key))]
+        return [trial(ratio) for ratio in _down_then_up(place)]
+    return [trial(ratio) for ratio in _walk(space, RATIOS[place::-1], lambda ratio: history.get(trial(ratio).key))]
 
 
 def best_traditional(
@@ -179,6 +177,9 @@ def linear_probes(space: Space) -> list[Trial]:
 def traditional_grid(space: Space) -> list[Trial]:
     """Traditional fine-tuning of all layers at every pair of rates, as the search trains it: from the usual ones down,
     since all layers together may bear less, then the higher ones."""
-    usual = RATIOS.index(USUAL_RATIO)
-    ratios = (*RATIOS[usual::-1], *RATIOS[usual + 1 :])
-    return [_trial(space, 0, (ratio, multiple)) for multiple in BESIDE_OLD_LAYERS for ratio in ratios]
+    return [_trial(space, 0, (ratio, multiple)) for multiple in BESIDE_OLD_LAYERS for ratio in _down_then_up(_USUAL)]
+
+
+def _down_then_up(place: int) -> tuple[float, ...]:
+    """All ratios, from that at this place down, then the higher ones."""
+    return *RATIOS[place::-1], *RATIOS[place + 1 :]
