@@ -16,7 +16,6 @@ from inarch.search.rates import (
     linear_probes,
     old_layer_rates,
     pairs_to_compare,
-    rate_trial,
     search_trials,
     traditional_grid,
     traditional_trials,
@@ -180,7 +179,7 @@ def test_a_halving_search_trains_with_a_part_of_the_epochs_what_is_confirmed_wit
     space = a_space(settings=TrainingSettings(epochs=10))
     history = searched(space, peak(6))
     assert {r.trial.settings.epochs for r in history.values() if r.trial.learning_rate} == {5}
-    compared = [rate_trial(space, pair) for pair in pairs_to_compare(space, history)]
+    compared = [space.rate_trials[pair] for pair in pairs_to_compare(space, history)]
     assert {t.key for t in compared} <= history.keys()
     assert {(t.configuration, t.cut) for t in compared} == {(TRADITIONAL, STAGES // 2)}
     in_full = [r.trial for r in history.values() if r.trial.settings.epochs == 10]
@@ -207,7 +206,7 @@ def test_an_exhaustive_search_tries_every_track_at_every_cut_in_full() -> None:
         assert {r.trial.cut for r in track_results(track, space, history)} == set(space.cuts(track))
     whole = [t for t in traditional_grid(space) if t.key in history]
     assert {t.learning_rate for t in whole} == {space.old_layer_rate(ratio) for ratio in RATIOS}
-    best = rate_trial(space, best_pair(space, history))
+    best = space.rate_trials[best_pair(space, history)]
     assert {t.new_layer_learning_rate for t in whole} == {best.new_layer_learning_rate}
 
 
@@ -220,7 +219,7 @@ def test_rates_of_old_layers_are_compared_step_by_step(best: float, tried: set[f
     space = a_space(RETAIN, settings=TrainingSettings(epochs=8))
     history = searched(space, by_rates(0.03 * best, beside))
     pairs = pairs_to_compare(space, history)
-    assert {rate_trial(space, pair).key for pair in pairs} <= history.keys()
+    assert {space.rate_trials[pair].key for pair in pairs} <= history.keys()
     assert {ratio for ratio, _ in pairs} == tried
     # Both multiples are compared at the first two ratios alone.
     assert {ratio for ratio, multiple in pairs if multiple != beside} == {1.0, 3.0}
@@ -456,7 +455,7 @@ def test_after_all_epochs_rates_are_compared_by_accuracy_before_that_by_log_loss
     for search in SEARCHES:
         space = a_space(search=search, settings=TrainingSettings(epochs=8))
         pairs = [(1.0, 1.0), (3.0, 1.0)]
-        trials = [rate_trial(space, pair) for pair in pairs]
+        trials = [space.rate_trials[pair] for pair in pairs]
         history = {t.key: Result(t, *found) for t, found in zip(trials, ((0.8, 0.9), (0.7, 0.8)), strict=True)}
         assert best_pair(space, history) == pairs[0 if space.exhaustive else 1]
         probes = [space.probe(space.proposal[1], multiple) for multiple in MULTIPLES[:2]]

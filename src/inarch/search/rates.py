@@ -17,15 +17,12 @@ from inarch.search.space import (
     RATIOS,
     USUAL_RATIO,
     History,
+    Pair,
     Result,
     Space,
     Track,
 )  # fmt: skip
 from inarch.training.trial import Trial
-
-Pair = tuple[float, float]
-"""Ratio of the old layers' rate to the range test's for a new classifier, and the multiple of their own range test's
-rate at which new layers learn beside them."""
 
 _USUAL = RATIOS.index(USUAL_RATIO)
 BEGINNING: tuple[Pair, ...] = tuple(
@@ -41,11 +38,11 @@ def pairs_to_compare(space: Space, history: History) -> list[Pair]:
     """The usual ratio and the next higher one, both with both multiples of new layers; then on from the best of these,
     to higher ratios or to lower ones. Each step is there once all before it are trained.
     """
-    if any(rate_trial(space, pair).key not in history for pair in BEGINNING):
+    if any(space.rate_trials[pair].key not in history for pair in BEGINNING):
         return list(BEGINNING)
     ratio, multiple = _best_beginning(space, history)
     ratios = RATIOS[_USUAL::-1] if ratio == USUAL_RATIO else RATIOS[_USUAL + 1 :]
-    tried = _walk(space, ratios, lambda ratio: history.get(rate_trial(space, (ratio, multiple)).key))
+    tried = _walk(space, ratios, lambda ratio: history.get(space.rate_trials[ratio, multiple].key))
     return [*BEGINNING, *((ratio, multiple) for ratio in tried[1:])]
 
 
@@ -58,16 +55,6 @@ def _walk(space: Space, ratios: Sequence[float], found: Callable[[float], Result
             break
         tried.append(ratios[len(tried)])
     return tried
-
-
-def rate_trial(space: Space, pair: Pair) -> Trial:
-    """Replace without harmonising at its middle cut."""
-    return _trial(space, space.middle, pair)
-
-
-def _trial(space: Space, cut: int, pair: Pair) -> Trial:
-    ratio, multiple = pair
-    return space.trial(space.baseline, cut, old=space.old_layer_rate(ratio), multiple=multiple)
 
 
 def best_rates(space: Space, results: Iterable[Result]) -> Result | None:
@@ -89,19 +76,24 @@ def best_rates(space: Space, results: Iterable[Result]) -> Result | None:
 def best_pair(space: Space, history: History) -> Pair:
     """The best of what was compared; if nothing was, the one to begin with; if none was of any use, the lowest of the
     first pairs."""
-    _, multiple = _best_beginning(space, history)
-    return _best_of(space, [pair for pair in pairs_to_compare(space, history) if pair[1] == multiple], history)
+    results = [history.get(trial.key) for trial in space.rate_trials.values()]
+    known = tuple((result.accuracy, result.log_loss) if result else None for result in results)
+    if known not in space.best_pairs:
+        _, multiple = _best_beginning(space, history)
+        pairs = [pair for pair in pairs_to_compare(space, history) if pair[1] == multiple]
+        space.best_pairs[known] = _best_of(space, pairs, history)
+    return space.best_pairs[known]
 
 
 def _best_beginning(space: Space, history: History) -> Pair:
     """The best of the first pairs, the lowest of them where none is of any use."""
-    results = [history[key] for pair in BEGINNING if (key := rate_trial(space, pair).key) in history]
+    results = [history[key] for pair in BEGINNING if (key := space.rate_trials[pair].key) in history]
     lowest = (USUAL_RATIO, min(BESIDE_OLD_LAYERS))
     return lowest if results and best_rates(space, results) is None else _best_of(space, BEGINNING, history)
 
 
 def _best_of(space: Space, pairs: Sequence[Pair], history: History) -> Pair:
-    trials = {pair: rate_trial(space, pair).key for pair in pairs}
+    trials = {pair: space.rate_trials[pair].key for pair in pairs}
     best = best_rates(space, [history[key] for key in trials.values() if key in history])
     return next(pair for pair, key in trials.items() if key == best.trial.key) if best else pairs[0]
 
@@ -150,7 +142,7 @@ def traditional_trials(space: Space, history: History) -> list[Trial]:
     best, multiple = best_pair(space, history)
 
     def trial(ratio: float) -> Trial:
-        return _trial(space, 0, (ratio, multiple))
+        return space.at_rates(0, (ratio, multiple))
 
     place = RATIOS.index(best)
     if space.exhaustive:
@@ -177,7 +169,7 @@ def linear_probes(space: Space) -> list[Trial]:
 def traditional_grid(space: Space) -> list[Trial]:
     """Traditional fine-tuning of all layers at every pair of rates, as the search trains it: from the usual ones down,
     since all layers together may bear less, then the higher ones."""
-    return [_trial(space, 0, (ratio, multiple)) for multiple in BESIDE_OLD_LAYERS for ratio in _down_then_up(_USUAL)]
+    return [space.at_rates(0, (ratio, multiple)) for multiple in BESIDE_OLD_LAYERS for ratio in _down_then_up(_USUAL)]
 
 
 def _down_then_up(place: int) -> tuple[float, ...]:

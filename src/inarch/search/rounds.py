@@ -31,7 +31,6 @@ from inarch.search.rates import (
     old_layer_rates,
     pairs_to_compare,
     probed_multiple,
-    rate_trial,
     search_trials,
     traditional_trials,
 )  # fmt: skip
@@ -76,7 +75,7 @@ def probes(space: Space, history: History) -> Iterator[Trial]:
 
 def rates(space: Space, history: History) -> Iterator[Trial]:
     for pair in pairs_to_compare(space, history):
-        yield rate_trial(space, pair)
+        yield space.rate_trials[pair]
 
 
 def coarse(space: Space, history: History) -> Iterator[Trial]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from itertools import product
 
 from inarch.network.grafts import Configuration, graft_class
 from inarch.results.statistics import accuracy_standard_error
@@ -63,6 +64,10 @@ FAILED = -1.0
 History = Mapping[str, Result]
 """Results by the key of their trial."""
 
+Pair = tuple[float, float]
+"""Ratio of the old layers' rate to the range test's for a new classifier, and the multiple of their own range test's
+rate at which new layers learn beside them."""
+
 
 @dataclass(frozen=True)
 class Space:
@@ -88,6 +93,10 @@ class Space:
     parts: int = PARTS
     # The search asks for the same few trials, and their keys, again and again.
     _trials: dict[tuple[Track, int, float | None, float, bool], Trial] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    # For the same reason: the best pair of rates by the accuracies and log losses that it followed from.
+    best_pairs: dict[tuple[tuple[float, float] | None, ...], Pair] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -168,6 +177,16 @@ class Space:
                 self.seed, settings, shots=self.shots,
             )  # fmt: skip
         return self._trials[wanted]
+
+    @cached_property
+    def rate_trials(self) -> dict[Pair, Trial]:
+        """Those by which pairs of rates are compared: replace without harmonising at its middle cut."""
+        return {pair: self.at_rates(self.middle, pair) for pair in product(RATIOS, BESIDE_OLD_LAYERS)}
+
+    def at_rates(self, cut: int, pair: Pair) -> Trial:
+        """Replace without harmonising at a cut, with a pair of rates."""
+        ratio, multiple = pair
+        return self.trial(self.baseline, cut, old=self.old_layer_rate(ratio), multiple=multiple)
 
     def old_layer_rate(self, ratio: float, multiple: float = 1.0) -> float:
         """That at this ratio to the rate of *replace*'s new layers, at this multiple of their range test's."""
