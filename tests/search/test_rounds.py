@@ -248,6 +248,16 @@ def test_rates_of_traditional_fine_tuning_are_told_apart_as_all_rates_are() -> N
         assert roles(space, history)["traditional"].learning_rate == space.old_layer_rate(ratio)
 
 
+@pytest.mark.parametrize(("accuracy", "ratio"), [(0.43, 0.3), (0.46, 1.0)])
+def test_higher_rates_that_are_right_on_measurably_fewer_images_are_not_as_good(accuracy: float, ratio: float) -> None:
+    space = a_space(RETAIN, settings=TrainingSettings(epochs=8), validation=300)  # a standard error of 2.9 points
+    history = searched(space, by_rates(0.03, 1.0))
+    whole = {t.learning_rate: t for t in traditional_trials(space, history)}
+    higher, lower = (whole[space.old_layer_rate(r)] for r in (1.0, 0.3))
+    history |= {higher.key: Result(higher, accuracy, 1.902), lower.key: Result(lower, 0.48, 1.871)}
+    assert roles(space, history)["traditional"].learning_rate == space.old_layer_rate(ratio)
+
+
 def test_where_old_layers_train_at_its_deepest_cut_a_track_has_one_probe() -> None:
     space = a_space(RETAIN, proposal=(Track(RETAIN, "fine-tuning", (3, 5)), Track(RETAIN_L2, "fine-tuning", (3, 16))))
     first = next_round(space, {})

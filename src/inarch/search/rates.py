@@ -30,7 +30,7 @@ BEGINNING: tuple[Pair, ...] = tuple(
 )
 """What is compared first: the usual ratio and the next higher one, with both multiples."""
 
-# By which share log losses may differ and be taken for the same.
+# By which share log losses may differ and be taken for the same, where accuracies are within a standard error as well.
 ABOUT_EQUAL = 0.03
 
 
@@ -60,17 +60,20 @@ def _walk(space: Space, ratios: Sequence[float], found: Callable[[float], Result
 def best_rates(space: Space, results: Iterable[Result]) -> Result | None:
     """The best of trials that differ in nothing but rates; None if all failed, or came to the end and learnt nothing.
 
-    With a part of the epochs these are the highest rates whose log loss is about the lowest: with all epochs old layers
-    want as much or more (docs/lab-notebook.md). After all epochs, where log loss tells how far trials overfit as well,
-    accuracy decides.
+    With a part of the epochs these are the highest rates whose log loss is about the lowest, and whose accuracy is not
+    measurably below that one's: with all epochs old layers want as much or more (docs/lab-notebook.md). After all
+    epochs, where log loss tells how far trials overfit as well, accuracy decides.
     """
     # What diverged may come to its end like any other, and then has one answer for all images.
     learnt = [result for result in results if result.accuracy > space.guessing]
     if any(result.trial.settings == space.settings for result in learnt):
         return max(learnt, key=lambda result: result.merit)
-    most = min((result.log_loss for result in learnt), default=0.0) * (1 + ABOUT_EQUAL)
-    level = [result for result in learnt if result.log_loss <= most]
-    return max(level, key=lambda r: (r.trial.learning_rate, r.trial.new_layer_learning_rate), default=None)
+    lowest = min(learnt, key=lambda result: result.log_loss, default=None)
+    if lowest is None:
+        return None
+    most, least = lowest.log_loss * (1 + ABOUT_EQUAL), lowest.accuracy - space.standard_error(lowest.accuracy)
+    level = [result for result in learnt if result.log_loss <= most and result.accuracy >= least]
+    return max(level, key=lambda r: (r.trial.learning_rate, r.trial.new_layer_learning_rate))
 
 
 def best_pair(space: Space, history: History) -> Pair:
