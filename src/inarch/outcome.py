@@ -16,8 +16,9 @@ from inarch.report.words import GRAFTS, percent, points
 from inarch.results.metrics import mean_metrics
 from inarch.results.statistics import accuracy_interval, accuracy_standard_error, holm, paired_difference
 from inarch.search.choice import Candidate, Race
-from inarch.search.rounds import next_round, track_results
+from inarch.search.rounds import next_round
 from inarch.search.space import History, Result, Space
+from inarch.search.standing import track_results
 from inarch.training.trial import Trial
 
 FORMAT = 1

@@ -27,7 +27,6 @@ from inarch.search.rounds import (
     neighbours,
     next_round,
     ordered_tracks,
-    track_results,
 )  # fmt: skip
 from inarch.search.space import (
     BESIDE_OLD_LAYERS,
@@ -41,6 +40,7 @@ from inarch.search.space import (
     Space,
     Track,
 )  # fmt: skip
+from inarch.search.standing import track_results
 from inarch.training.trial import TrainingSettings, Trial
 
 REPLACE, REPLACE_L2, RETAIN, RETAIN_L2 = (
@@ -106,6 +106,29 @@ def test_rounds_come_in_the_order_of_the_docstring(search: str) -> None:
     rounds.append("other rates" if space.exhaustive else "finer cuts")
     assert list(dict.fromkeys(names)) == rounds
     assert names == sorted(names, key=rounds.index)
+
+
+@pytest.mark.parametrize(("in_full", "cut"), [(0.9, 12), (0.7, 16)])
+def test_new_layers_alone_must_be_best_with_all_epochs_too(in_full: float, cut: int) -> None:
+    space = a_space(RETAIN, settings=TrainingSettings(epochs=8))
+
+    def accuracy(trial: Trial) -> float:
+        if not trial.learning_rate:
+            return 0.8
+        return in_full if trial.settings == space.settings else 0.78 - 0.01 * abs(trial.cut - 12)
+
+    history = searched(space, accuracy)
+    retained = {(r.trial.cut, r.trial.settings.epochs) for r in history.values() if r.trial.configuration == RETAIN}
+    # Its best cut with old layers is trained with all epochs, and no other.
+    assert {found for found in retained if found[1] == 8} == {(12, 8), (16, 8)}
+    assert best_of_graft(space, history)["retain"].cut == cut
+    assert bool(roles(space, history)["replace_best_cut"].learning_rate) is (cut == 12)
+
+
+def test_nobody_is_trained_with_all_epochs_by_the_search_where_old_layers_did_best() -> None:
+    space = a_space(RETAIN, settings=TrainingSettings(epochs=8))
+    history = searched(space, lambda t: 0.8 if t.learning_rate else 0.7)
+    assert not [r for r in history.values() if r.trial.learning_rate and r.trial.settings.epochs == 8]
 
 
 def test_the_first_trial_is_the_linear_probe_and_no_trial_is_proposed_twice() -> None:

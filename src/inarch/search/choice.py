@@ -15,8 +15,9 @@ from typing import final
 
 from inarch.network.grafts import graft_class
 from inarch.search.rates import best_traditional, linear_probes, traditional_grid, traditional_trials
-from inarch.search.rounds import track_results, with_seed
+from inarch.search.rounds import with_seed
 from inarch.search.space import History, Result, Space, Track
+from inarch.search.standing import best_with_old_layers, by_graft, replacing, track_results
 from inarch.training.trial import Trial
 
 # Seeds that every candidate gets, however it does: the least of which a spread can be seen.
@@ -64,7 +65,7 @@ def best_of_graft(space: Space, history: History) -> dict[str, Trial]:
     """The best that the search found for each graft of the proposal, as a trial with all epochs."""
     return {
         graft: space.in_full(best.trial)
-        for graft, tracks in _by_graft(space).items()
+        for graft, tracks in by_graft(space).items()
         if (best := _best(tracks, space, history))
     }
 
@@ -89,8 +90,8 @@ def trained_traditional(space: Space, history: History) -> Candidate | None:
 def stand_ins(space: Space, history: History) -> list[Trial]:
     """The trials that would be reported for lack of something better, if the study ended now."""
     best = best_of_graft(space, history)
-    aims = [(tracks, best.get(graft)) for graft, tracks in _by_graft(space).items()]
-    aims.append((_replacing(space), roles(space, history).get("replace_best_cut")))
+    aims = [(tracks, best.get(graft)) for graft, tracks in by_graft(space).items()]
+    aims.append((replacing(space), roles(space, history).get("replace_best_cut")))
     missing = [tracks for tracks, trial in aims if trial is None or candidate(space, history, trial) is None]
     found = [stand_in(tracks, space, history) for tracks in missing]
     return _distinct(c.trial for c in (*found, trained_traditional(space, history)) if c)
@@ -103,7 +104,7 @@ def roles(space: Space, history: History) -> dict[str, Trial]:
     """
     found = {f"{graft}_best_cut": trial for graft, trial in best_of_graft(space, history).items()}
     for role, best in (
-        ("replace_best_cut", _best(_replacing(space), space, history)),
+        ("replace_best_cut", _best(replacing(space), space, history)),
         ("traditional", best_traditional(space, history, _usable(space, history))),
         ("linear_probe", _best_result(_done(linear_probes(space), history), space, history)),
     ):
@@ -172,8 +173,8 @@ class Race:
         that was. Roles without any are absent. The baselines replace the layer at cuts of their own, so they stand for
         its best cut where they did better.
         """
-        tracks = {f"{graft}_best_cut": tracks for graft, tracks in _by_graft(self._space).items()}
-        tracks["replace_best_cut"] = _replacing(self._space)
+        tracks = {f"{graft}_best_cut": tracks for graft, tracks in by_graft(self._space).items()}
+        tracks["replace_best_cut"] = replacing(self._space)
         found = {role: self._behind(trial, tracks.get(role, [])) for role, trial in self.roles.items()}
         if "traditional" in found:
             found["traditional"] = found["traditional"] or trained_traditional(self._space, self._history)
@@ -190,7 +191,7 @@ class Race:
         """The best among the best of each graft of the proposal, and the baselines where they are trials of it: what
         the search with its few epochs thought little of may be the best in full.
         """
-        tracks = _by_graft(self._space)
+        tracks = by_graft(self._space)
         found = [self._behind(trial, tracks[graft]) for graft, trial in self._grafts.items()]
         if self._space.baseline in self._space.proposal:
             found += [c for role, c in self.found().items() if role in BASELINES and c.confirmed]
@@ -255,7 +256,7 @@ def required(space: Space, history: History) -> list[Trial]:
                 wanted += [t for t in confirmations(space, found[role]) if t.key not in history][:1]
         else:
             wanted += _with_all_epochs(space, [t for t in grid if t.key not in history][:1])
-    best, tracks = best_of_graft(space, history), _by_graft(space)
+    best, tracks = best_of_graft(space, history), by_graft(space)
     if not best:
         probes = [space.probes(track)[0] for track in space.proposal]
         wanted += _with_all_epochs(space, [t for t in probes if t.key not in history][:1])
@@ -272,23 +273,15 @@ def _with_all_epochs(space: Space, trials: list[Trial]) -> list[Trial]:
 
 
 def _best(tracks: list[Track], space: Space, history: History) -> Result | None:
-    found = [r for track in tracks for r in track_results(track, space, history)]
+    usable = _usable(space, history)
+    found = [r for track in tracks for r in track_results(track, space, history) if usable(r)]
     # Where time ended before any cut of these tracks was looked at, their probes stand for them.
     probes = [trial for track in tracks for trial in space.probes(track)]
-    return _best_result(found or _done(probes, history), space, history)
-
-
-def _by_graft(space: Space) -> dict[str, list[Track]]:
-    """The tracks of the proposal."""
-    found: dict[str, list[Track]] = {}
-    for track in space.proposal:
-        found.setdefault(track.configuration.graft, []).append(track)
-    return found
-
-
-def _replacing(space: Space) -> list[Track]:
-    """All tracks, of the proposal or not, that replace the classification layer."""
-    return [t for t in space.tracks if not graft_class(t.configuration.graft).keeps_layer]
+    best = max(found, key=lambda r: r.merit, default=None) or _best_result(_done(probes, history), space, history)
+    if best and (rival := best_with_old_layers(found)):
+        own, other = (history.get(space.in_full(r.trial).key) for r in (best, rival))
+        return rival if own and other and other.merit > own.merit else best
+    return best
 
 
 def _keeps_layer(trial: Trial) -> bool:

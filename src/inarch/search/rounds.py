@@ -10,6 +10,8 @@ coarse       traditional fine-tuning of all layers at these rates, old layers lo
 other rates  in an exhaustive search only: every track at its best cut, with old layers at the next rates
 finer        the contenders, by then the best track that keeps the layer and the best that replaces it, at cuts half-way
              between the best cut and its tried neighbours, until these are tried or as good as it is
+all epochs   where a graft did best with nothing but new layers trained: its best with old layers, since these go on
+             learning when new ones alone have come to their end
 
 An exhaustive search thins nothing out: all tracks lead and contend, at every cut, and traditional fine-tuning is
 trained at all rates of old layers. All that is trained with all epochs.
@@ -26,15 +28,14 @@ from math import log
 from inarch.network.grafts import graft_class
 from inarch.search.rates import (
     at_other_rates,
-    best_traditional,
     linear_probes,
-    old_layer_rates,
     pairs_to_compare,
     probed_multiple,
     search_trials,
     traditional_trials,
 )  # fmt: skip
 from inarch.search.space import FAILED, USUAL_RATIO, History, Result, Space, Track
+from inarch.search.standing import best_with_old_layers, by_graft, replacing, track_results
 from inarch.training.trial import Trial
 
 
@@ -58,6 +59,7 @@ def next_round(space: Space, history: History, left_out: frozenset[str] = frozen
         ("coarse cuts", coarse),
         ("other rates", other_rates),
         ("finer cuts", finer),
+        ("all epochs", all_epochs),
     )
     for name, make in rounds:
         wanted = {trial.key: trial for trial in make(space, history) if trial.key not in history}
@@ -103,6 +105,13 @@ def finer(space: Space, history: History) -> Iterator[Trial]:
             yield from finer_cuts(space, track, history)
 
 
+def all_epochs(space: Space, history: History) -> Iterator[Trial]:
+    for tracks in (*by_graft(space).values(), replacing(space)):
+        rival = best_with_old_layers([r for track in tracks for r in track_results(track, space, history)])
+        if rival:
+            yield space.in_full(rival.trial)
+
+
 def finer_cuts(space: Space, track: Track, history: History) -> Iterator[Trial]:
     """Wave after wave from the coarse cuts on, each from the results of all before it and of nothing else, as long as
     the best cut stands out from one of its neighbours: between cuts as good as each other there is nothing to find.
@@ -125,20 +134,6 @@ def coarse_trials(space: Space, track: Track, history: History) -> list[Trial]:
     shallowest, *others = space.coarse_cuts(track)
     whole = space.exhaustive or track.cuts is not None or not others
     return search_trials(space, track, [shallowest, *others] if whole else others, history)
-
-
-def track_results(track: Track, space: Space, history: History) -> list[Result]:
-    """Finished trials of the search that belong to a track, all with the same epochs: at the cuts that it may stand at,
-    with the rates that follow from what did best. With nothing frozen the baseline, or what is restricted of it, is
-    traditional fine-tuning, which has rates of its own.
-    """
-    cuts = space.cuts(track)
-    traditional = 0 in cuts and track in (space.baseline, replace(space.baseline, cuts=track.cuts))
-    trials = search_trials(space, track, cuts[traditional:], history, old_layer_rates(space, history))
-    found = {trial.key: history[trial.key] for trial in trials if trial.key in history}
-    if traditional and (whole := best_traditional(space, history)):
-        found[whole.trial.key] = whole
-    return [result for result in found.values() if result.accuracy >= 0]
 
 
 def ordered_tracks(space: Space, history: History) -> list[Track]:
