@@ -97,13 +97,14 @@ def test_the_search_finds_the_best_cut_of_a_single_peak_without_trying_all(at: i
 
 @pytest.mark.parametrize("search", SEARCHES)
 def test_rounds_come_in_the_order_of_the_docstring(search: str) -> None:
-    space, history, names = a_space(search=search), {}, []
+    space, history, names = a_space(search=search, settings=TrainingSettings(epochs=8)), {}, []
     while (found := next_round(space, history)) is not None:
         names.append(found.name)
         trial = found.trials[0]
-        history[trial.key] = Result(trial, peak(9)(trial), 0.5)
+        alone = trial.configuration == REPLACE and not trial.learning_rate
+        history[trial.key] = Result(trial, peak(9)(trial) + 0.1 * alone, 0.5)
     rounds = ["probes", "rates", "coarse cuts"]
-    rounds.append("other rates" if space.exhaustive else "finer cuts")
+    rounds += ["other rates"] if space.exhaustive else ["finer cuts", "all epochs"]
     assert list(dict.fromkeys(names)) == rounds
     assert names == sorted(names, key=rounds.index)
 
@@ -123,6 +124,47 @@ def test_new_layers_alone_must_be_best_with_all_epochs_too(in_full: float, cut: 
     assert {found for found in retained if found[1] == 8} == {(12, 8), (16, 8)}
     assert best_of_graft(space, history)["retain"].cut == cut
     assert bool(roles(space, history)["replace_best_cut"].learning_rate) is (cut == 12)
+
+
+def test_what_fails_with_all_epochs_is_not_taken() -> None:
+    space = a_space(RETAIN, settings=TrainingSettings(epochs=8))
+
+    def accuracy(trial: Trial) -> float:
+        if not trial.learning_rate:
+            return 0.8
+        if trial.seed:
+            return FAILED
+        return 0.9 if trial.settings == space.settings else 0.7
+
+    history = searched(space, accuracy)
+    promising = best_of_graft(space, history)["retain"]
+    assert promising.learning_rate
+    asked = confirmed(space, history, accuracy)
+    assert set(confirmations(space, promising)) <= set(asked)
+    # With every seed it failed, so new layers alone take its place.
+    assert best_of_graft(space, history)["retain"].cut == STAGES
+    chosen = choose(space, history)
+    assert chosen is not None
+    assert (chosen.confirmed, chosen.accuracy) == (True, pytest.approx(0.8))
+
+
+def test_an_estimate_of_the_last_round_is_that_round_and_none_before_it_counts_on_it() -> None:
+    space = a_space(RETAIN, settings=TrainingSettings(epochs=8), validation=300)
+    assert not [t for t in expected_trials(space, {}) if t.learning_rate and t.settings == space.settings]
+    history: dict[str, Result] = {}
+    while (found := next_round(space, history)) is not None and found.name != "all epochs":
+        trial = found.trials[0]
+        history[trial.key] = Result(trial, 0.7 + 0.1 * (not trial.learning_rate), 0.5)
+    assert found is not None
+    assert expected_trials(space, history) == list(found.trials)
+    assert {t.configuration for t in found.trials} == {REPLACE, RETAIN}
+
+
+def test_rates_that_lost_do_not_come_back_on_the_way_to_lower_ones() -> None:
+    space = a_space(RETAIN, settings=TrainingSettings(epochs=8), validation=300)
+    found = {(1.0, 1.0): (0.48, 1.79), (3.0, 1.0): (0.43, 1.80), (0.3, 1.0): (0.45, 1.75)}
+    history = {trial.key: Result(trial, *found.get(pair, (0.4, 2.0))) for pair, trial in space.rate_trials.items()}
+    assert best_pair(space, history) == (1.0, 1.0)
 
 
 def test_nobody_is_trained_with_all_epochs_by_the_search_where_old_layers_did_best() -> None:
@@ -444,7 +486,7 @@ def test_a_restricted_baseline_with_nothing_frozen_is_the_traditional_fine_tunin
 
 def test_an_estimate_foresees_finer_cuts_although_it_imagines_equal_results() -> None:
     space = replace(a_space(RETAIN), validation=100)
-    assert {t.key for t in expected_trials(space, {})} == {t.key for t in expected_trials(space.exact, {})}
+    assert {t.key for t in expected_trials(space, {})} == {t.key for t in expected_trials(space.for_estimates, {})}
     cuts = {t.cut for t in expected_trials(space, {}) if t.configuration == RETAIN}
     assert cuts > set(space.coarse_cuts(space.proposal[0])[1:])
 
@@ -784,16 +826,17 @@ def test_finer_cuts_follow_from_the_waves_before_them_whatever_else_was_left_out
 @pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("at", [0, 1, 7, STAGES])
 @pytest.mark.parametrize("cuts", [None, (3, 5), (5,)])
-@pytest.mark.parametrize(("old", "beside"), [(0.03, 1.0), (0.03, 1 / 3), (0.0009, 1 / 3)])
+@pytest.mark.parametrize(("old", "beside", "alone"), [(0.03, 1.0, 0), (0.03, 1 / 3, 0.3), (0.0009, 1 / 3, 0)])
 def test_what_is_tried_does_not_depend_on_what_ran_first(
-    at: int, search: str, cuts: tuple[int, ...] | None, old: float, beside: float
+    at: int, search: str, cuts: tuple[int, ...] | None, old: float, beside: float, alone: float
 ) -> None:
     tracks = tuple(Track(c, "fine-tuning", cuts) for c in (REPLACE, REPLACE_L2, RETAIN, RETAIN_L2))
     space = a_space(proposal=tracks, search=search, settings=TrainingSettings(epochs=8))
 
     def accuracy(trial: Trial) -> float:
         variant = 0.05 * (trial.configuration == RETAIN_L2) * (trial.new_layer_learning_rate < 0.02)
-        return peak(at)(trial) - 0.4 + by_rates(old, beside)(trial) / 3 + variant
+        frozen = alone * (not trial.learning_rate)  # with it the search ends in the round with all epochs
+        return peak(at)(trial) - 0.4 + by_rates(old, beside)(trial) / 3 + variant + frozen
 
     def trained(which: int) -> set[str]:
         history: dict[str, Result] = {}

@@ -213,7 +213,8 @@ class Race:
     def _favoured(self) -> list[Trial]:
         """Who gets further seeds: those that lead, and those of which nothing is known but failures."""
         leaders = [c.trial for c in (self.choice(), *self.sides()) if c is not None and c.trial.key in self._seeds]
-        return leaders + [t for t in self._runners if self._trained(t) is None]
+        known = [(t, self._trained(t)) for t in self._runners]
+        return leaders + [t for t, c in known if c is None or (c.failed and not c.confirmed)]
 
     def _best(self, found: Iterable[Candidate | None]) -> Candidate | None:
         """The best by validation: once all have run two seeds, over all that each has, before over common ones.
@@ -278,10 +279,17 @@ def _best(tracks: list[Track], space: Space, history: History) -> Result | None:
     # Where time ended before any cut of these tracks was looked at, their probes stand for them.
     probes = [trial for track in tracks for trial in space.probes(track)]
     best = max(found, key=lambda r: r.merit, default=None) or _best_result(_done(probes, history), space, history)
-    if best and (rival := best_with_old_layers(found)):
-        own, other = (history.get(space.in_full(r.trial).key) for r in (best, rival))
-        return rival if own and other and other.merit > own.merit else best
-    return best
+    rival = best_with_old_layers(found)
+    if best is None or rival is None or _never_again(space, history, rival.trial):
+        return best
+    own, other = (history.get(space.in_full(result.trial).key) for result in (best, rival))
+    return rival if own and other and other.merit > own.merit else best
+
+
+def _never_again(space: Space, history: History, trial: Trial) -> bool:
+    """Whether a trial failed with every confirmation seed."""
+    again = [history.get(t.key) for t in confirmations(space, space.in_full(trial))]
+    return all(result is not None and result.accuracy < 0 for result in again)
 
 
 def _keeps_layer(trial: Trial) -> bool:

@@ -3,7 +3,7 @@
 Old layers are compared where half of the network is frozen, behind a new classifier: there a trial is cheap, and how
 fast they should learn is nearly the same for other cuts and grafts, as is by how much new layers should learn slower
 beside them than alone (docs/lab-notebook.md). Where trials have a part of the epochs rates are compared by validation
-log loss, else by accuracy.
+log loss first, else by accuracy.
 """
 
 from __future__ import annotations
@@ -38,12 +38,17 @@ def pairs_to_compare(space: Space, history: History) -> list[Pair]:
     """The usual ratio and the next higher one, both with both multiples of new layers; then on from the best of these,
     to higher ratios or to lower ones. Each step is there once all before it are trained.
     """
+    return list(dict.fromkeys([*BEGINNING, *_followed(space, history)]))
+
+
+def _followed(space: Space, history: History) -> list[Pair]:
+    """The pairs of the way on from the best of the first ones, that one first; the first ones until all are trained."""
     if any(space.rate_trials[pair].key not in history for pair in BEGINNING):
         return list(BEGINNING)
     ratio, multiple = _best_beginning(space, history)
     ratios = RATIOS[_USUAL::-1] if ratio == USUAL_RATIO else RATIOS[_USUAL + 1 :]
     tried = _walk(space, ratios, lambda ratio: history.get(space.rate_trials[ratio, multiple].key))
-    return [*BEGINNING, *((ratio, multiple) for ratio in tried[1:])]
+    return [(ratio, multiple) for ratio in tried]
 
 
 def _walk(space: Space, ratios: Sequence[float], found: Callable[[float], Result | None]) -> list[float]:
@@ -60,20 +65,19 @@ def _walk(space: Space, ratios: Sequence[float], found: Callable[[float], Result
 def best_rates(space: Space, results: Iterable[Result]) -> Result | None:
     """The best of trials that differ in nothing but rates; None if all failed, or came to the end and learnt nothing.
 
-    With a part of the epochs these are the highest rates whose log loss is about the lowest, and whose accuracy is not
-    measurably below that one's: with all epochs old layers want as much or more (docs/lab-notebook.md). After all
-    epochs, where log loss tells how far trials overfit as well, accuracy decides.
+    With a part of the epochs these are the highest rates of those whose log loss is about the lowest and whose accuracy
+    is within a standard error of the best of them: with all epochs old layers want as much or more
+    (docs/lab-notebook.md). After all epochs, where log loss tells how far trials overfit as well, accuracy decides.
     """
     # What diverged may come to its end like any other, and then has one answer for all images.
     learnt = [result for result in results if result.accuracy > space.guessing]
     if any(result.trial.settings == space.settings for result in learnt):
         return max(learnt, key=lambda result: result.merit)
-    lowest = min(learnt, key=lambda result: result.log_loss, default=None)
-    if lowest is None:
-        return None
-    most, least = lowest.log_loss * (1 + ABOUT_EQUAL), lowest.accuracy - space.standard_error(lowest.accuracy)
-    level = [result for result in learnt if result.log_loss <= most and result.accuracy >= least]
-    return max(level, key=lambda r: (r.trial.learning_rate, r.trial.new_layer_learning_rate))
+    most = min((result.log_loss for result in learnt), default=0.0) * (1 + ABOUT_EQUAL)
+    level = [result for result in learnt if result.log_loss <= most]
+    least = max((r.accuracy - space.standard_error(r.accuracy) for r in level), default=0.0)
+    as_good = [result for result in level if result.accuracy >= least]
+    return max(as_good, key=lambda r: (r.trial.learning_rate, r.trial.new_layer_learning_rate), default=None)
 
 
 def best_pair(space: Space, history: History) -> Pair:
@@ -82,9 +86,7 @@ def best_pair(space: Space, history: History) -> Pair:
     results = [history.get(trial.key) for trial in space.rate_trials.values()]
     known = tuple((result.accuracy, result.log_loss) if result else None for result in results)
     if known not in space.best_pairs:
-        _, multiple = _best_beginning(space, history)
-        pairs = [pair for pair in pairs_to_compare(space, history) if pair[1] == multiple]
-        space.best_pairs[known] = _best_of(space, pairs, history)
+        space.best_pairs[known] = _best_of(space, _followed(space, history), history)
     return space.best_pairs[known]
 
 

@@ -10,8 +10,8 @@ coarse       traditional fine-tuning of all layers at these rates, old layers lo
 other rates  in an exhaustive search only: every track at its best cut, with old layers at the next rates
 finer        the contenders, by then the best track that keeps the layer and the best that replaces it, at cuts half-way
              between the best cut and its tried neighbours, until these are tried or as good as it is
-all epochs   where a graft did best with nothing but new layers trained: its best with old layers, since these go on
-             learning when new ones alone have come to their end
+all epochs   where a graft, or all that replaces the layer, did best with nothing but new layers trained: its best with
+             old layers, which go on learning when new ones alone have come to their end
 
 An exhaustive search thins nothing out: all tracks lead and contend, at every cut, and traditional fine-tuning is
 trained at all rates of old layers. All that is trained with all epochs.
@@ -106,9 +106,11 @@ def finer(space: Space, history: History) -> Iterator[Trial]:
 
 
 def all_epochs(space: Space, history: History) -> Iterator[Trial]:
+    # Traditional fine-tuning is trained in full anyway, and stands for *replace* where it does better.
+    whole = {trial.key for trial in traditional_trials(space, history)}
     for tracks in (*by_graft(space).values(), replacing(space)):
         rival = best_with_old_layers([r for track in tracks for r in track_results(track, space, history)])
-        if rival:
+        if rival and rival.trial.key not in whole:
             yield space.in_full(rival.trial)
 
 
@@ -196,7 +198,8 @@ def neighbours(space: Space, results: Sequence[Result]) -> list[int]:
     below = max((k for k in by_cut if k < best.trial.cut), default=-1)
     above = min((k for k in by_cut if k > best.trial.cut), default=None)
     beside = [by_cut[k] for k in (below, above) if k in by_cut]
-    if beside and best.accuracy - min(beside) < space.standard_error(best.accuracy):
+    noise = 0.0 if space.every_cut_counts else space.standard_error(best.accuracy)
+    if beside and best.accuracy - min(beside) < noise:
         return []
     halves = [(best.trial.cut + below) // 2] if best.trial.cut > 0 else []
     halves += [(best.trial.cut + above + 1) // 2] if above is not None else []
@@ -208,9 +211,12 @@ def expected_trials(space: Space, history: History) -> list[Trial]:
     imagined = dict(history)
     if (found := next_round(space, history)) is None:
         return []
+    if found.name == "all epochs":
+        return list(found.trials)
     if found.name != "finer cuts":
-        space = space.exact  # equal results are within a standard error, so there would be no finer cuts
-    while (found := next_round(space, imagined)) is not None:
+        space = space.for_estimates  # equal results are within a standard error, so there would be no finer cuts
+    # Equal results would also put new layers alone first, and so send every graft into the last round.
+    while (found := next_round(space, imagined)) is not None and found.name != "all epochs":
         imagined |= {trial.key: Result(trial, 0.5, _imagined_log_loss(space, trial)) for trial in found.trials}
     return [result.trial for key, result in imagined.items() if key not in history]
 

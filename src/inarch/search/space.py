@@ -77,7 +77,7 @@ class Space:
     layers for each configuration, from its range test; traditional fine-tuning's among them. validation: number of
     images on which results are, by which their standard error goes; 0 where they are taken for exact. guessing: the
     accuracy that always the most frequent class would have on them. parts: a trial of the halving search has one part
-    in so many of the epochs.
+    in so many of the epochs. every_cut_counts: finer cuts are looked for however little the coarse ones differ.
     """
 
     stages: int
@@ -91,6 +91,7 @@ class Space:
     validation: int = 0
     guessing: float = 0.0
     parts: int = PARTS
+    every_cut_counts: bool = False
     # The search asks for the same few trials, and their keys, again and again.
     _trials: dict[tuple[Track, int, float | None, float, bool], Trial] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -150,9 +151,9 @@ class Space:
         return accuracy_standard_error(accuracy, self.validation) if self.validation else 0.0
 
     @cached_property
-    def exact(self) -> Space:
-        """The same where results are taken for exact."""
-        return replace(self, validation=0, guessing=0.0)
+    def for_estimates(self) -> Space:
+        """The same for imagined results, which are all equal."""
+        return replace(self, every_cut_counts=True, guessing=0.0)
 
     @cached_property
     def middle(self) -> int:
