@@ -167,6 +167,31 @@ def test_rates_that_lost_do_not_come_back_on_the_way_to_lower_ones() -> None:
     assert best_pair(space, history) == (1.0, 1.0)
 
 
+@pytest.mark.parametrize("cuts", [None, (0, 15)])
+def test_traditional_fine_tuning_may_be_the_best_of_replace_although_new_layers_alone_did_better_in_half_the_epochs(
+    cuts: tuple[int, ...] | None,
+) -> None:
+    space = a_space(proposal=(Track(REPLACE, "fine-tuning", cuts),), settings=TrainingSettings(epochs=8))
+
+    def accuracy(trial: Trial) -> float:
+        if not trial.learning_rate:
+            return 0.8
+        return (0.9 if trial.settings == space.settings else 0.75) - 0.01 * trial.cut
+
+    history = searched(space, accuracy)
+    confirmed(space, history, accuracy)
+    chosen = choose(space, history)
+    assert chosen is not None
+    assert (chosen.trial.cut, chosen.confirmed) == (0, True)
+
+
+def test_the_first_rates_that_diverged_leave_the_lowest_of_them() -> None:
+    space = a_space(RETAIN, settings=TrainingSettings(epochs=8), guessing=0.1)
+    first = space.rate_trials[1.0, 1.0]
+    assert best_pair(space, {}) == (1.0, 1.0)
+    assert best_pair(space, {first.key: Result(first, 0.1, 5.0)}) == (1.0, 1 / 3)
+
+
 def test_nobody_is_trained_with_all_epochs_by_the_search_where_old_layers_did_best() -> None:
     space = a_space(RETAIN, settings=TrainingSettings(epochs=8))
     history = searched(space, lambda t: 0.8 if t.learning_rate else 0.7)
@@ -825,7 +850,7 @@ def test_finer_cuts_follow_from_the_waves_before_them_whatever_else_was_left_out
 
 @pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("at", [0, 1, 7, STAGES])
-@pytest.mark.parametrize("cuts", [None, (3, 5), (5,)])
+@pytest.mark.parametrize("cuts", [None, (3, 5), (5,), (0, 5, 15, 16)])
 @pytest.mark.parametrize(("old", "beside", "alone"), [(0.03, 1.0, 0), (0.03, 1 / 3, 0.3), (0.0009, 1 / 3, 0)])
 def test_what_is_tried_does_not_depend_on_what_ran_first(
     at: int, search: str, cuts: tuple[int, ...] | None, old: float, beside: float, alone: float

@@ -174,10 +174,9 @@ class TrialRunner:
         missing = self._missing()
         if batch in missing or batch in self._workers.begun():
             return True
-        # What the search trains in full, old layers and all, leads if it does well, and is to be confirmed then.
-        first = batch[0]
-        times = 2 if first.learning_rate and first.settings != self.space.search_settings else 1
-        return self._clock.left() > self._held_back(missing) + times * self._costs.seconds(*batch)
+        # A trial of the round "all epochs" is confirmed if it leads, which costs as much again.
+        in_full = batch[0].learning_rate > 0 and batch[0].settings != self.space.search_settings
+        return self._clock.left() > self._held_back(missing) + (1 + in_full) * self._costs.seconds(*batch)
 
     def _confirm(self) -> None:
         """Trains the best of each graft and the baselines in full, seed by seed, as far as time allows."""

@@ -280,14 +280,14 @@ def _best(tracks: list[Track], space: Space, history: History) -> Result | None:
     probes = [trial for track in tracks for trial in space.probes(track)]
     best = max(found, key=lambda r: r.merit, default=None) or _best_result(_done(probes, history), space, history)
     rival = best_with_old_layers(found)
-    if best is None or rival is None or _never_again(space, history, rival.trial):
+    if best is None or rival is None or _always_failed(space, history, rival.trial):
         return best
     own, other = (history.get(space.in_full(result.trial).key) for result in (best, rival))
     return rival if own and other and other.merit > own.merit else best
 
 
-def _never_again(space: Space, history: History, trial: Trial) -> bool:
-    """Whether a trial failed with every confirmation seed."""
+def _always_failed(space: Space, history: History, trial: Trial) -> bool:
+    """Whether a trial of the search failed with every confirmation seed."""
     again = [history.get(t.key) for t in confirmations(space, space.in_full(trial))]
     return all(result is not None and result.accuracy < 0 for result in again)
 
@@ -315,8 +315,12 @@ def _usable(space: Space, history: History) -> Callable[[Result], bool]:
 
 
 def _promise(space: Space, history: History) -> Callable[[Trial], tuple[float, float, int]]:
-    """What the search thought of a trial with all epochs."""
-    return lambda trial: (history.get(space.as_searched(trial).key) or history[trial.key]).merit
+    """What the search thought of a trial with all epochs; the better of two, where it trained it with all, too."""
+
+    def promise(trial: Trial) -> tuple[float, float, int]:
+        return max(r.merit for t in (space.as_searched(trial), trial) if (r := history.get(t.key)))
+
+    return promise
 
 
 def _distinct(trials: Iterable[Trial]) -> list[Trial]:

@@ -42,10 +42,11 @@ def pairs_to_compare(space: Space, history: History) -> list[Pair]:
 
 
 def _followed(space: Space, history: History) -> list[Pair]:
-    """The pairs of the way on from the best of the first ones, that one first; the first ones until all are trained."""
-    if any(space.rate_trials[pair].key not in history for pair in BEGINNING):
-        return list(BEGINNING)
+    """The best of the first pairs, then, once these are trained, those of the way on from it; the last of them may not
+    be trained yet."""
     ratio, multiple = _best_beginning(space, history)
+    if any(space.rate_trials[pair].key not in history for pair in BEGINNING):
+        return [(ratio, multiple)]
     ratios = RATIOS[_USUAL::-1] if ratio == USUAL_RATIO else RATIOS[_USUAL + 1 :]
     tried = _walk(space, ratios, lambda ratio: history.get(space.rate_trials[ratio, multiple].key))
     return [(ratio, multiple) for ratio in tried]

@@ -32,6 +32,7 @@ from inarch.search.rates import (
     pairs_to_compare,
     probed_multiple,
     search_trials,
+    traditional_grid,
     traditional_trials,
 )  # fmt: skip
 from inarch.search.space import FAILED, USUAL_RATIO, History, Result, Space, Track
@@ -106,11 +107,11 @@ def finer(space: Space, history: History) -> Iterator[Trial]:
 
 
 def all_epochs(space: Space, history: History) -> Iterator[Trial]:
-    # Traditional fine-tuning is trained in full anyway, and stands for *replace* where it does better.
-    whole = {trial.key for trial in traditional_trials(space, history)}
+    # Traditional fine-tuning is trained in full anyway, and where it may be chosen that is enough.
+    confirmed_anyway = {t.key for t in traditional_grid(space)} if space.baseline in space.proposal else set()
     for tracks in (*by_graft(space).values(), replacing(space)):
         rival = best_with_old_layers([r for track in tracks for r in track_results(track, space, history)])
-        if rival and rival.trial.key not in whole:
+        if rival and rival.trial.key not in confirmed_anyway:
             yield space.in_full(rival.trial)
 
 

@@ -77,7 +77,8 @@ class Space:
     layers for each configuration, from its range test; traditional fine-tuning's among them. validation: number of
     images on which results are, by which their standard error goes; 0 where they are taken for exact. guessing: the
     accuracy that always the most frequent class would have on them. parts: a trial of the halving search has one part
-    in so many of the epochs. every_cut_counts: finer cuts are looked for however little the coarse ones differ.
+    in so many of the epochs. every_cut_counts: for
+    estimates, finer cuts are looked for however little the coarse ones differ.
     """
 
     stages: int
