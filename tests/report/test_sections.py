@@ -95,6 +95,7 @@ def test_the_caption_says_where_the_search_trained_for_fewer_epochs(run: Run) ->
         row["epochs"] = 3
     caption = depth.section(run).figures[0].caption
     assert "with one seed after 3 epochs (the choice and its baselines are trained for 8); its line" in caption
+    assert "The ring is the choice, made after all epochs, so not always the highest point;" in caption
 
 
 def test_where_one_depth_alone_was_tried_no_curve_is_drawn(run: Run) -> None:

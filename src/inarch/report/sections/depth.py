@@ -39,10 +39,12 @@ def section(run: Run) -> Section:
     grafts = list(dict.fromkeys(row["graft"] for row in curve))
     panels = [_panel(graft, [r for r in curve if r["graft"] == graft], curve, run, bounds) for graft in grafts]
     error = 100 * run.results["validation_standard_error"]
+    short = _short(run)
+    ring = "The ring is the choice" + (", made after all epochs, so not always the highest point" if short else "")
     caption = (
         "Each point is the best validation accuracy of a configuration with that many stages frozen, as the search saw "
-        f"it with one seed{_short(run)}; its line up and down is the 95 % interval over "
-        f"{counted(images, 'validation image')}. The ring is the choice; grey are the other grafts. Points within "
+        f"it with one seed{short}; its line up and down is the 95 % interval over "
+        f"{counted(images, 'validation image')}. {ring}; grey are the other grafts. Points within "
         f"{error:.1f} points of each other (one standard error) can differ by chance. Further right less of the "
         "network is trained, and training is cheaper: where a line is flat, freeze; where it falls to the right, the "
         "network has to adapt to these images."
