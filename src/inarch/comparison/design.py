@@ -18,7 +18,7 @@ import numpy as np
 from inarch.methods import method_class
 from inarch.network.grafts import Configuration
 from inarch.search.rounds import with_seed
-from inarch.search.space import MULTIPLES, TRADITIONAL, Result, Space, Track
+from inarch.search.space import MULTIPLES, TRADITIONAL, Result, Space, Track, best_result
 from inarch.training.trial import Trial
 
 REFERENCE = "traditional"
@@ -91,7 +91,7 @@ def _levels(levels: Sequence[Level], number: int, random: np.random.Generator) -
 def tuned(contestant: Contestant, space: Space, number: int, history: Mapping[str, Result]) -> Trial | None:
     """The best of the contestant's trials on validation, with all epochs; None where none succeeded."""
     results = [history[t.key] for t in tuning(contestant, space, number) if t.key in history]
-    best = max((r for r in results if r.accuracy >= 0), key=lambda r: r.merit, default=None)
+    best = best_result(r for r in results if r.accuracy >= 0)
     return space.in_full(best.trial) if best else None
 
 

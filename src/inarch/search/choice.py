@@ -16,8 +16,8 @@ from typing import final
 from inarch.network.grafts import graft_class
 from inarch.search.rates import best_traditional, linear_probes, traditional_grid, traditional_trials
 from inarch.search.rounds import with_seed
-from inarch.search.space import History, Result, Space, Track
-from inarch.search.standing import best_with_old_layers, by_graft, replacing, track_results
+from inarch.search.space import History, Result, Space, Track, best_result
+from inarch.search.standing import best_with_old_layers, by_graft, replacing, results_of
 from inarch.training.trial import Trial
 
 # Seeds that every candidate gets, however it does: the least of which a spread can be seen.
@@ -73,8 +73,8 @@ def best_of_graft(space: Space, history: History) -> dict[str, Trial]:
 def stand_in(tracks: list[Track], space: Space, history: History) -> Candidate | None:
     """The best of these tracks that was trained with all epochs, for where their best by the search was not (yet)."""
     trials = [t for track in tracks for t in space.probes(track) if t.settings == space.settings]
-    searched = [result.trial for track in tracks for result in track_results(track, space, history)]
-    return _best_trained([*trials, *map(space.in_full, searched)], space, history)
+    searched = [space.in_full(result.trial) for result in results_of(tracks, space, history)]
+    return _best_trained([*trials, *searched], space, history)
 
 
 def _best_trained(trials: list[Trial], space: Space, history: History) -> Candidate | None:
@@ -106,7 +106,7 @@ def roles(space: Space, history: History) -> dict[str, Trial]:
     for role, best in (
         ("replace_best_cut", _best(replacing(space), space, history)),
         ("traditional", best_traditional(space, history, _usable(space, history))),
-        ("linear_probe", _best_result(_done(linear_probes(space), history), space, history)),
+        ("linear_probe", _best_usable(_done(linear_probes(space), history), space, history)),
     ):
         if best is not None:
             found[role] = space.in_full(best.trial)
@@ -274,21 +274,20 @@ def _with_all_epochs(space: Space, trials: list[Trial]) -> list[Trial]:
 
 
 def _best(tracks: list[Track], space: Space, history: History) -> Result | None:
-    usable = _usable(space, history)
-    found = [r for track in tracks for r in track_results(track, space, history) if usable(r)]
+    found = list(filter(_usable(space, history), results_of(tracks, space, history)))
     # Where time ended before any cut of these tracks was looked at, their probes stand for them.
     probes = [trial for track in tracks for trial in space.probes(track)]
-    best = max(found, key=lambda r: r.merit, default=None) or _best_result(_done(probes, history), space, history)
+    best = best_result(found) or _best_usable(_done(probes, history), space, history)
     rival = best_with_old_layers(found)
-    if best is None or rival is None or _always_failed(space, history, rival.trial):
+    if best is None or rival is None or _always_failed(space, history, space.in_full(rival.trial)):
         return best
     own, other = (history.get(space.in_full(result.trial).key) for result in (best, rival))
     return rival if own and other and other.merit > own.merit else best
 
 
 def _always_failed(space: Space, history: History, trial: Trial) -> bool:
-    """Whether a trial of the search failed with every confirmation seed."""
-    again = [history.get(t.key) for t in confirmations(space, space.in_full(trial))]
+    """Whether a trial with all epochs failed with every confirmation seed."""
+    again = [history.get(t.key) for t in confirmations(space, trial)]
     return all(result is not None and result.accuracy < 0 for result in again)
 
 
@@ -300,16 +299,15 @@ def _done(trials: list[Trial], history: History) -> list[Result]:
     return [history[t.key] for t in trials if t.key in history]
 
 
-def _best_result(results: Iterable[Result], space: Space, history: History) -> Result | None:
-    return max(filter(_usable(space, history), results), key=lambda r: r.merit, default=None)
+def _best_usable(results: Iterable[Result], space: Space, history: History) -> Result | None:
+    return best_result(filter(_usable(space, history), results))
 
 
 def _usable(space: Space, history: History) -> Callable[[Result], bool]:
     """Whether a trial of the search was trained, and can be trained in full with any seed."""
 
     def hopeless(trial: Trial) -> bool:
-        again = confirmations(space, trial)
-        return all(t.key in history for t in again) and candidate(space, history, trial) is None
+        return _always_failed(space, history, trial) and candidate(space, history, trial) is None
 
     return lambda result: result.accuracy >= 0 and not hopeless(space.in_full(result.trial))
 

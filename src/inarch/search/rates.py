@@ -21,6 +21,7 @@ from inarch.search.space import (
     Result,
     Space,
     Track,
+    best_result,
 )  # fmt: skip
 from inarch.training.trial import Trial
 
@@ -73,7 +74,7 @@ def best_rates(space: Space, results: Iterable[Result]) -> Result | None:
     # What diverged may come to its end like any other, and then has one answer for all images.
     learnt = [result for result in results if result.accuracy > space.guessing]
     if any(result.trial.settings == space.settings for result in learnt):
-        return max(learnt, key=lambda result: result.merit)
+        return best_result(learnt)
     most = min((result.log_loss for result in learnt), default=0.0) * (1 + ABOUT_EQUAL)
     level = [result for result in learnt if result.log_loss <= most]
     least = max((r.accuracy - space.standard_error(r.accuracy) for r in level), default=0.0)
@@ -135,10 +136,9 @@ def search_trials(
 def at_other_rates(space: Space, track: Track, history: History) -> list[Trial]:
     """The track's best trial at which old layers trained, at all rates of these; nothing where there is none."""
     trained = search_trials(space, track, space.trained_cuts(track), history)
-    found = [r for trial in trained if (r := history.get(trial.key)) and r.accuracy >= 0]
-    if not found:
+    best = best_result(r for trial in trained if (r := history.get(trial.key)) and r.accuracy >= 0)
+    if best is None:
         return []
-    best = max(found, key=lambda result: result.merit)
     return search_trials(space, track, [best.trial.cut], history, old_layer_rates(space, history))
 
 
@@ -164,7 +164,7 @@ def best_traditional(
         trained = [r for t in trials if (r := history.get(t.key)) and usable(r)]
         if found := best_rates(space, trained):
             return found
-    return max(trained, key=lambda result: result.merit, default=None)
+    return best_result(trained)
 
 
 def linear_probes(space: Space) -> list[Trial]:

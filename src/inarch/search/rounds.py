@@ -35,8 +35,8 @@ from inarch.search.rates import (
     traditional_grid,
     traditional_trials,
 )  # fmt: skip
-from inarch.search.space import FAILED, USUAL_RATIO, History, Result, Space, Track
-from inarch.search.standing import best_with_old_layers, by_graft, replacing, track_results
+from inarch.search.space import FAILED, USUAL_RATIO, History, Result, Space, Track, best_result
+from inarch.search.standing import best_with_old_layers, by_graft, replacing, results_of, track_results
 from inarch.training.trial import Trial
 
 
@@ -110,7 +110,7 @@ def all_epochs(space: Space, history: History) -> Iterator[Trial]:
     # Traditional fine-tuning is trained in full anyway, and where it may be chosen that is enough.
     confirmed_anyway = {t.key for t in traditional_grid(space)} if space.baseline in space.proposal else set()
     for tracks in (*by_graft(space).values(), replacing(space)):
-        rival = best_with_old_layers([r for track in tracks for r in track_results(track, space, history)])
+        rival = best_with_old_layers(results_of(tracks, space, history))
         if rival and rival.trial.key not in confirmed_anyway:
             yield space.in_full(rival.trial)
 
@@ -192,9 +192,9 @@ def neighbours(space: Space, results: Sequence[Result]) -> list[int]:
 
     None where the best is within a standard error of both.
     """
-    if not results:
+    best = best_result(results)
+    if best is None:
         return []
-    best = max(results, key=lambda r: r.merit)
     by_cut = {r.trial.cut: r.accuracy for r in sorted(results, key=lambda r: r.merit)}
     below = max((k for k in by_cut if k < best.trial.cut), default=-1)
     above = min((k for k in by_cut if k > best.trial.cut), default=None)

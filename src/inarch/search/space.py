@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import product
@@ -59,6 +59,11 @@ class Result:
         return self.accuracy, -self.log_loss, self.trial.cut
 
 
+def best_result(results: Iterable[Result]) -> Result | None:
+    """The one of the highest merit."""
+    return max(results, key=lambda result: result.merit, default=None)
+
+
 FAILED = -1.0
 
 History = Mapping[str, Result]
@@ -77,8 +82,8 @@ class Space:
     layers for each configuration, from its range test; traditional fine-tuning's among them. validation: number of
     images on which results are, by which their standard error goes; 0 where they are taken for exact. guessing: the
     accuracy that always the most frequent class would have on them. parts: a trial of the halving search has one part
-    in so many of the epochs. every_cut_counts: for
-    estimates, finer cuts are looked for however little the coarse ones differ.
+    in so many of the epochs. every_cut_counts: for estimates, finer cuts are looked for however little the coarse ones
+    differ.
     """
 
     stages: int

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from inarch.network.grafts import graft_class
 from inarch.search.rates import best_traditional, old_layer_rates, search_trials
-from inarch.search.space import History, Result, Space, Track
+from inarch.search.space import History, Result, Space, Track, best_result
 
 
 def track_results(track: Track, space: Space, history: History) -> list[Result]:
@@ -22,6 +22,11 @@ def track_results(track: Track, space: Space, history: History) -> list[Result]:
     if traditional and (whole := best_traditional(space, history)):
         found[whole.trial.key] = whole
     return [result for result in found.values() if result.accuracy >= 0]
+
+
+def results_of(tracks: Iterable[Track], space: Space, history: History) -> list[Result]:
+    """Those of several tracks."""
+    return [result for track in tracks for result in track_results(track, space, history)]
 
 
 def by_graft(space: Space) -> dict[str, list[Track]]:
@@ -43,7 +48,7 @@ def best_with_old_layers(results: Sequence[Result]) -> Result | None:
     With a part of the epochs new layers alone are ahead of those beside old ones, which go on learning: who is better
     with all epochs is for a trial with all epochs to say (docs/lab-notebook.md).
     """
-    best = max(results, key=lambda result: result.merit, default=None)
+    best = best_result(results)
     if best is None or best.trial.learning_rate:
         return None
-    return max((r for r in results if r.trial.learning_rate), key=lambda result: result.merit, default=None)
+    return best_result(r for r in results if r.trial.learning_rate)
