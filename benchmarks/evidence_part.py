@@ -21,6 +21,7 @@ from evidence_design import DRAWS, Part
 from evidence_records import CHAPTER, DRAWN, PREFIX, RIGHT, SIMILARITY, WARNING, put_back, read_part, write_part
 from evidence_source import Survival, source_classes
 from inarch.comparison.benches import Benches
+from inarch.environment import same_settings_afterwards
 from inarch.errors import UsageError
 from inarch.launch.clock import Clock
 from inarch.launch.here import TRIAL, Workbench, result_of
@@ -28,7 +29,7 @@ from inarch.launch.progress import Progress
 from inarch.network.grafts import Configuration
 from inarch.network.source import SourceOptions
 from inarch.options import StudyOptions
-from inarch.preparation import Opened, identity_of, opened, same_settings_afterwards
+from inarch.preparation import Opened, identity_of, opened
 from inarch.profile import Profile
 from inarch.results.folder import RunFolder
 from inarch.results.ledger import Record

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 
+from inarch.environment import same_settings_afterwards
 from inarch.launch.allocator import keep_memory
-from inarch.preparation import same_settings_afterwards
 from loop import CARD, CLASSES, RECORD, WEIGHTS, Place, steps_in, train
 from recipe import Recipe, read_json, write_json
 

@@ -11,12 +11,12 @@ from program import inarch
 
 from inarch.command import command
 from inarch.comparison.options import CompareOptions
+from inarch.environment import same_settings_afterwards
 from inarch.errors import UsageError
 from inarch.features.place import bytes_of
 from inarch.network.randomness import own_randomness
 from inarch.network.source import SourceOptions
 from inarch.options import StudyOptions
-from inarch.preparation import same_settings_afterwards
 from inarch.texts import seconds
 
 

@@ -17,6 +17,7 @@ from toy import write_images, write_source
 from workbench import SETTINGS, deepest, method_trial, needs_deeper, quick_selection, small, workbench  # noqa: F401
 
 from inarch.data import Augmentation, PixelSize, Views, open_dataset
+from inarch.environment import same_settings_afterwards
 from inarch.features.plan import Plan
 from inarch.features.shelf import Shelf
 from inarch.features.store import Keeping
@@ -24,7 +25,6 @@ from inarch.launch.here import TRIAL, Workbench
 from inarch.methods import METHODS, make_method
 from inarch.network.card import InputSpec
 from inarch.network.grafts import GRAFT_NAMES, Configuration
-from inarch.preparation import same_settings_afterwards
 from inarch.training.fit import Trained, Watch, predict, train, train_together
 from inarch.training.trial import Trial
 

@@ -10,7 +10,8 @@ import pytest
 
 from inarch.network.grafts import Configuration
 from inarch.outcome import Outcome, kept_sentence
-from inarch.search.choice import Race, confirmations
+from inarch.search.choice import confirmations
+from inarch.search.race import Race
 from inarch.search.rounds import next_round
 from inarch.search.space import FAILED, TRADITIONAL, Result, Space, Track
 from inarch.training.trial import TrainingSettings

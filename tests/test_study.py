@@ -191,7 +191,7 @@ def batches_of(folder: Path) -> list[tuple[str, ...]]:
 MOMENTS = (
     ("inarch.network.source:read_weights", 1),
     ("inarch.data.dataset:read_image", 30),
-    ("inarch.preparation:remembered", 1),
+    ("inarch.environment:remembered", 1),
     ("inarch.results.folder:RunFolder.require_identity", 1),
     ("inarch.training.range_test:_sweep", 2),
     ("inarch.training.fit:Watch.step", 5),

@@ -59,7 +59,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         asked.append((tuple(images.shape), device, runners, recomputed))
         return FOUND if len(asked) == 1 else OTHER
 
-    monkeypatch.setattr("inarch.preparation.measured_plan", measure)
+    monkeypatch.setattr("inarch.environment.measured_plan", measure)
     return asked
 
 
@@ -113,7 +113,7 @@ def test_a_tight_budget_of_memory_changes_what_is_said_of_the_plan_and_no_result
 ) -> None:
     finished(fit("ample"))
     with monkeypatch.context() as patch:
-        patch.setattr("inarch.preparation.within_budget", partial(within_budget, budget=1))
+        patch.setattr("inarch.environment.within_budget", partial(within_budget, budget=1))
         ran = finished(fit("tight"))
     said = "training computes activations of the first stage twice, which changes no result."
     assert said in ran.said
@@ -132,7 +132,7 @@ def test_every_precision_is_measured_with_the_stages_that_its_memory_takes(
     def bounded(plan: Plan, *_: object) -> Plan:
         return replace(plan, recomputed={"fp32": 2, "bf16": 1}[plan.trained])
 
-    monkeypatch.setattr("inarch.preparation.within_budget", bounded)
+    monkeypatch.setattr("inarch.environment.within_budget", bounded)
     finished(fit("run"))
     assert [recomputed for *_, recomputed in measured] == [{"fp32": 2, "bf16": 1}]
 
@@ -145,7 +145,7 @@ def test_a_precision_in_which_the_network_cannot_be_counted_is_not_measured(
             raise RuntimeError("index_add_(): self (Float) and source (BFloat16) must have the same scalar type")
         return plan
 
-    monkeypatch.setattr("inarch.preparation.within_budget", bounded)
+    monkeypatch.setattr("inarch.environment.within_budget", bounded)
     finished(fit("run"))
     ((_, _, runners, recomputed),) = measured
     assert {precision for _, precision in runners} == {"fp32"}

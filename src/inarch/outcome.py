@@ -15,7 +15,8 @@ from inarch.plural import counted
 from inarch.report.words import GRAFTS, percent, points
 from inarch.results.metrics import mean_metrics
 from inarch.results.statistics import accuracy_interval, accuracy_standard_error, holm, paired_difference
-from inarch.search.choice import Candidate, Race
+from inarch.search.choice import Candidate
+from inarch.search.race import Race
 from inarch.search.rounds import next_round
 from inarch.search.space import History, Result, Space
 from inarch.search.standing import track_results

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from inarch.command import command
+from inarch.environment import same_settings_afterwards
 from inarch.evidence import SOURCE_PASS, write_evidence
 from inarch.features.store import PrefixStore
 from inarch.launch.clock import Clock
@@ -21,14 +22,7 @@ from inarch.model import Delivered, write_model
 from inarch.network.source import SourceOptions
 from inarch.options import StudyOptions, space_of
 from inarch.outcome import Outcome
-from inarch.preparation import (
-    as_images,
-    identity_of,
-    keeping,
-    opened,
-    require_apart,
-    same_settings_afterwards,
-)
+from inarch.preparation import as_images, identity_of, keeping, opened, require_apart
 from inarch.profile import Profile, peak_memory
 from inarch.report import write_report
 from inarch.results.folder import RunFolder

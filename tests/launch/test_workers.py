@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from program import inarch, rows, without_cost
+from program import inarch, rows, running, without_cost
 from safetensors.torch import load_file
 from toy import write_images, write_source
 from workbench import SETTINGS, small, workbench
@@ -256,7 +258,7 @@ def test_a_whole_study_finds_the_same_with_two_workers(tmp_path: Path, monkeypat
         # Each trial has one thread, whichever way.
         monkeypatch.setenv("INARCH_CACHE", str(tmp_path / f"cache-{workers}"))
         decision = Decision(Plan(), 1.0, 1.0, workers)
-        monkeypatch.setattr("inarch.preparation._decided", lambda *_, decision=decision: decision)
+        monkeypatch.setattr("inarch.environment._decided", lambda *_, decision=decision: decision)
         out = tmp_path / str(workers)
         options = ("--epochs", "4", "--batch-size", "8", "--seeds", "2", "--grafts", "retain,joined")
         ran = inarch("fit", images, "--source", source, "--out", out, "--threads", str(workers), *options)
@@ -269,3 +271,61 @@ def test_a_whole_study_finds_the_same_with_two_workers(tmp_path: Path, monkeypat
     assert found[1]["cost"]["environment"]["plan"]["workers"] == 2
     for name in ("card.json", "model.safetensors"):
         assert (tmp_path / "1" / "model" / name).read_bytes() == (tmp_path / "2" / "model" / name).read_bytes()
+
+
+@pytest.fixture
+def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[str | Path]]:
+    """A run folder whose recorded plan trains two side by side, before its first trial, and what goes on with it."""
+    source, images = write_source(tmp_path / "source"), write_images(tmp_path / "images", a_class=12)
+    options = ("--epochs", "4", "--batch-size", "8", "--seeds", "2", "--grafts", "retain,joined", "--threads", "2")
+
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    command = ["fit", images, "--source", source, *options]
+    with monkeypatch.context() as patch:
+        patch.setattr("inarch.environment._decided", lambda *_: Decision(Plan(), 1.0, 1.0, 2))
+        patch.setattr(Workers, "run", interrupted)
+        ran = inarch(*command, "--out", tmp_path / "begun")
+    assert "2 trials train side by side" in ran.said
+    assert ran.exit_code == 1
+    return tmp_path / "begun", command
+
+
+def test_killed_while_two_train_side_by_side_a_study_goes_on_to_the_same_results(
+    begun: tuple[Path, list[str | Path]], tmp_path: Path
+) -> None:
+    folder, command = begun
+    for name in ("whole", "killed"):
+        shutil.copytree(folder, tmp_path / name)
+
+    def of(name: str) -> list[str | Path]:
+        return [*command, "--out", tmp_path / name, "--store", tmp_path / f"{name}-store"]
+
+    assert inarch(*of("whole")).exit_code == 0
+    expected = rows(tmp_path / "whole")
+    # The study's process alone: those beside it end with it, and leave the folder free.
+    with running(*of("killed")) as child:
+        end = time.monotonic() + 120
+        while not any(row[2] == "trial" for row in rows(tmp_path / "killed")):
+            assert child.is_alive()
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    moments = (
+        ("inarch.launch.workers:Workers._hand_out", 1),  # no process has anything to do yet
+        ("inarch.training.fit:Watch.step", 30),  # in a process beside the study's, of which there is one more
+        ("inarch.features.shelf:SegmentWriter.finish", 2),  # likewise, while it stores activations
+        ("inarch.launch.here:Workbench.take", 3),  # trained, not recorded, and others are ahead
+        ("inarch.launch.workers:end", 1),  # all is searched and confirmed
+    )
+    for moment in moments:
+        before = rows(tmp_path / "killed")
+        with running(*of("killed"), die_at=moment) as child:
+            child.join(120)
+            assert child.exitcode == -signal.SIGKILL, f"{moment} was not met"
+        assert rows(tmp_path / "killed")[: len(before)] == before
+    assert inarch(*of("killed")).exit_code == 0
+    assert [row[:3] for row in rows(tmp_path / "killed")] == [row[:3] for row in expected]
+    found = [json.loads((tmp_path / name / "results.json").read_text()) for name in ("whole", "killed")]
+    assert without_cost(found[0]) == without_cost(found[1])
+    assert found[1]["cost"]["environment"]["plan"]["workers"] == 2

@@ -10,7 +10,8 @@ from math import log10
 import pytest
 
 from inarch.network.grafts import Configuration, graft_class
-from inarch.search.choice import Candidate, Race, best_of_graft, candidate, confirmations, required, roles, stand_ins
+from inarch.search.choice import Candidate, best_of_graft, candidate, confirmations, required, roles, stand_ins
+from inarch.search.race import Race
 from inarch.search.rates import (
     best_pair,
     linear_probes,

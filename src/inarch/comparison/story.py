@@ -18,6 +18,7 @@ from inarch.comparison.design import contestants, expected, tuning
 from inarch.comparison.options import CompareOptions
 from inarch.comparison.outcome import FORMAT, mean_ranks, of_size, sentence
 from inarch.comparison.runner import DrawRunner
+from inarch.environment import same_settings_afterwards
 from inarch.errors import UsageError
 from inarch.launch.clock import Clock
 from inarch.launch.here import RANGE, TRIAL, recorded_test
@@ -26,7 +27,7 @@ from inarch.launch.runner import describe
 from inarch.network.source import SourceOptions
 from inarch.options import require
 from inarch.plural import counted
-from inarch.preparation import Opened, identity_of, opened, require_apart, same_settings_afterwards
+from inarch.preparation import Opened, identity_of, opened, require_apart
 from inarch.profile import Profile, peak_memory
 from inarch.report import write_report
 from inarch.results.comparison import COMPARISON

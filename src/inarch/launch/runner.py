@@ -16,7 +16,8 @@ from inarch.launch.workers import AHEAD, Job, Workers
 from inarch.network.adapted import stored_cut
 from inarch.network.grafts import Configuration
 from inarch.report.words import duration
-from inarch.search.choice import RACE, Race, best_of_graft, confirmations, required, roles, stand_ins
+from inarch.search.choice import best_of_graft, confirmations, distinct, required, roles, stand_ins
+from inarch.search.race import RACE, Race
 from inarch.search.rates import linear_probes
 from inarch.search.rounds import expected_trials, next_round, with_seed
 from inarch.search.space import Result, Space
@@ -254,8 +255,7 @@ class TrialRunner:
     def _finalists(self) -> list[Trial]:
         """What may be chosen, or compared with the choice, as it stands."""
         best = best_of_graft(self.space, self.history).values()
-        found = (*roles(self.space, self.history).values(), *best, *stand_ins(self.space, self.history))
-        return list({trial.key: trial for trial in found}.values())
+        return distinct([*roles(self.space, self.history).values(), *best, *stand_ins(self.space, self.history)])
 
     def _standing(self) -> Standing:
         to_come = self._to_come()

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from inarch.data import DataSet, PixelSize
+from inarch.environment import same_settings_afterwards
 from inarch.errors import DataError, InarchError, SourceError, UsageError
 from inarch.features.images import Images
 from inarch.features.machine import Machine
@@ -24,7 +25,7 @@ from inarch.network.grafts import pooled
 from inarch.network.source import Source, SourceOptions, load_source
 from inarch.network.stages import Stages
 from inarch.options import StudyOptions, chosen_device
-from inarch.preparation import announce_findings, as_images, pixel_size, read_images, same_settings_afterwards
+from inarch.preparation import announce_findings, as_images, pixel_size, read_images
 from inarch.profile import Profile
 from inarch.ranking.scores import RECOMMENDED, SCORES, Observed
 from inarch.ranking.words import how_to_read
