@@ -256,6 +256,12 @@ def child_main(function: str) -> None:
     result_line.close()
 
 
+def peak_memory(record: Record) -> int:
+    """Bytes that a part held at most: a study's with the processes that it trains in, which it counts itself."""
+    found: int = record.get("cost", record)["peak_memory_bytes"]
+    return found
+
+
 def middle(records: Iterable[Mapping[str, Any]], key: str) -> float:
     """The median of a figure over rounds."""
     return float(median(record[key] for record in records))

@@ -25,9 +25,9 @@ from inarch.launch.here import Workbench
 from inarch.training.fit import Watch
 from inarch.training.trial import TrainingSettings
 from job import Finished, Job, evaluation, test
-from limits import Work, fastest_product
 from ours import Wanted, in_study, trial_of
 from plain import LABEL_SMOOTHING, MOMENTUM, RATIO, SCALE, WEIGHT_DECAY, WORKERS
+from roofline import Work, fastest_product
 
 WARMUP = 0.1
 WARM_STEPS, RANDOM_STEPS = 3, 30

@@ -109,7 +109,7 @@ def row(factor: str, point: Point, found: Record) -> Record:
         "seconds": None if refused else found["seconds"],
         "trials": None if refused else found["cost"]["trials"],
         "stopped": None if refused else found["left_out"],
-        "peak_memory_bytes": found["peak_memory_bytes"],
+        "peak_memory_bytes": common.peak_memory(found),
         "load_average": found["load_average"],
     }
 

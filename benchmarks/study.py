@@ -193,7 +193,7 @@ def figures(grid: Grid, found: dict[str, list[Record]], effort: Effort) -> Recor
         "causes": causes(middle),
         "grafts_seconds": {t["graft"]: t["seconds"] for t in found["grafts"][0]["trials"]},
         "first_epoch_to_mean_epoch": whole[0] / (sum(whole) / len(whole)),
-        "peak_memory_bytes": {n: max(p["peak_memory_bytes"] for p in parts) for n, parts in found.items()},
+        "peak_memory_bytes": {n: max(map(common.peak_memory, parts)) for n, parts in found.items()},
         "load_average": [part["load_average"] for parts in found.values() for part in parts],
     }  # fmt: skip
 
