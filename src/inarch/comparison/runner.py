@@ -13,7 +13,6 @@ from inarch.launch.clock import Clock
 from inarch.launch.cost import CostModel
 from inarch.launch.here import TRIAL, result_of
 from inarch.launch.progress import Progress, Standing
-from inarch.launch.runner import describe
 from inarch.results.folder import RunFolder
 from inarch.search.space import Result, Space
 from inarch.training.fit import OutOfTimeError, Watch
@@ -58,7 +57,7 @@ class DrawRunner:
             return
         if self.left_out:
             raise UsageError(
-                f"The time limit ended before {describe(self.left_out[0])}, without which nothing can be compared.",
+                f"The time limit ended before {self.left_out[0]}, without which nothing can be compared.",
                 "Call again with a longer --time-limit; what was finished is kept.",
             )
         raise DataError(
@@ -138,7 +137,7 @@ class DrawRunner:
         done = len(self.history)
         left = min(self._seconds(to_come), self._clock.left())
         best = max((r.accuracy for r in self.history.values() if r.accuracy >= 0), default=None)
-        self._progress.trial(f"{part}: {describe(trial)}", Standing(done, done + len(to_come), best, left))
+        self._progress.trial(f"{part}: {trial}", Standing(done, done + len(to_come), best, left))
         before, start = costs.raw(trial), time.monotonic()
         watch = Watch(self._clock.deadline(0.5 * self._reserve(trial)), self._progress.step, every_epoch=False)
         try:

@@ -23,7 +23,6 @@ from inarch.errors import UsageError
 from inarch.launch.clock import Clock
 from inarch.launch.here import RANGE, TRIAL, recorded_test
 from inarch.launch.progress import Progress
-from inarch.launch.runner import describe
 from inarch.network.source import SourceOptions
 from inarch.options import require
 from inarch.plural import counted
@@ -65,7 +64,7 @@ def compare(
             "settings": {"trials": options.trials, "seed": study.seed, "seeds": study.seeds, **study.additions()},
             "sizes": list(found),
             "ranks": mean_ranks(found),
-            "left_out": [describe(trial) for trial in runner.left_out],
+            "left_out": [str(trial) for trial in runner.left_out],
             "cost": {
                 "seconds": clock.passed(),
                 "trials": len(folder.ledger.records(TRIAL)),

@@ -152,10 +152,10 @@ class TrialRunner:
             for place, batch in enumerate(of_round := batches(self.space, found.trials)):
                 if self._fits(batch):
                     return batch, found.name, [b for b in self._ahead(of_round[place + 1 :]) if self._fits(b)]
-            passed_over |= {trial.key: f"{found.name}: {describe(trial)}" for trial in found.trials}
+            passed_over |= {trial.key: f"{found.name}: {trial}" for trial in found.trials}
         if passed_over:
             later = expected_trials(self.space, self.history)
-            passed_over = {trial.key: f"search: {describe(trial)}" for trial in later} | passed_over
+            passed_over = {trial.key: f"search: {trial}" for trial in later} | passed_over
         self._left_out = passed_over
         return None
 
@@ -196,7 +196,7 @@ class TrialRunner:
                 ahead = [b for b in following if self._confirmable(b)]
                 self._run(batch, "confirmation", ahead, wanted)
             else:
-                self._left_out[batch[0].key] = f"confirmation with seed {batch[0].seed}: {describe(batch[0])}"
+                self._left_out[batch[0].key] = f"confirmation with seed {batch[0].seed}: {batch[0]}"
 
     def _confirmable(self, batch: Batch) -> bool:
         if self._clock.limit is None or batch in self._workers.begun():
@@ -213,7 +213,7 @@ class TrialRunner:
     ) -> None:
         """Runs a batch, and while it is waited for begins those `ahead`. wanted_cuts: as in `PrefixStore`."""
         others = f" and {len(batch) - 1} more together with it" if len(batch) > 1 else ""
-        self._progress.trial(f"{name}: {describe(batch[0])}{others}", self._standing())
+        self._progress.trial(f"{name}: {batch[0]}{others}", self._standing())
         before = self._costs.raw(*batch)
         jobs = [
             Job(b, self._clock.deadline(self._reserve(b)), self._every_epoch(b[0]), wanted_cuts)
@@ -222,7 +222,7 @@ class TrialRunner:
         try:
             results = self._workers.run(jobs[0], jobs[1:], self._progress.step)
         except OutOfTimeError:
-            self._stopped |= {t.key: f"{name}, stopped by the time limit: {describe(t)}" for t in batch}
+            self._stopped |= {t.key: f"{name}, stopped by the time limit: {t}" for t in batch}
             return
         self.trained += len(batch)
         self.history |= {result.trial.key: result for result in results}
@@ -288,17 +288,10 @@ class TrialRunner:
         """Raises where the limit ended before something without which nothing can be compared, or where all failed."""
         if missing := self._missing():
             raise UsageError(
-                f"The time limit ended before {describe(missing[0][0])}, without which nothing can be compared.",
+                f"The time limit ended before {missing[0][0]}, without which nothing can be compared.",
                 "Call again with a longer --time-limit; what was finished is kept.",
             )
         if Race(self.space, self.history).choice() is None:
             failed = [r for r in self._bench.folder.ledger.records(TRIAL) if r.outcome["status"] == "failed"]
             reason = failed[-1].outcome["reason"] if failed else "none was finished."
             raise DataError(f"No trial of the proposal succeeded: {reason}", "Look at the rates and the data set.")
-
-
-def describe(trial: Trial) -> str:
-    """A trial in a few words."""
-    old = f", old layers {trial.learning_rate:g}" if trial.learning_rate else ""
-    method = "" if trial.method == "fine-tuning" else f", {trial.method}"
-    return f"{trial.configuration}{method}, cut {trial.cut} (rates: new layers {trial.new_layer_learning_rate:g}{old})"

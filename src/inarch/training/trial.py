@@ -119,6 +119,13 @@ class Trial:
         """Views that its epochs take in turn; 0: a fresh one every epoch, as where nothing is frozen to be stored."""
         return self.settings.views if self.cut else 0
 
+    def __str__(self) -> str:
+        """In a few words, for people."""
+        old = f", old layers {self.learning_rate:g}" if self.learning_rate else ""
+        method = "" if self.method == "fine-tuning" else f", {self.method}"
+        rates = f"(rates: new layers {self.new_layer_learning_rate:g}{old})"
+        return f"{self.configuration}{method}, cut {self.cut} {rates}"
+
     def to_json(self) -> dict[str, Any]:
         # What a trial may have beyond the first fields is left out where it has its default: keys of older ones stay.
         values = {f.name: v for f in fields(self) if (v := getattr(self, f.name)) != f.default}
