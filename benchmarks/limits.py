@@ -101,26 +101,27 @@ def of_data(manifest: str, source: str, folder: str, rounds: int) -> Record:
     made: dict[tuple[str, str], Callable[[np.ndarray], Tensor]] = {
         ("views", "fp32"): lambda batch: images.seen(rows[batch], 1, "cpu")
     }
-    read = {("views", "fp32"): crop * BATCH_SIZE}
+    # Bytes of a batch, read and written once.
+    moved = {name: int(crop * BATCH_SIZE) + run(batches[0]).nbytes for name, run in made.items()}
     cut, shelf = len(staged.stages) // 2, Shelf(Path(folder) / "store", STORE_LIMIT)
     for precision in precisions("cpu"):
         machine = Machine("cpu", Plan("channels_last", precision, precision), torch.get_num_threads())
         store = PrefixStore(staged, images, machine, Keeping((cut,), shelf=shelf))
         name = f"stored, cut {cut}", precision
         made[name] = partial(store.read, cut, "train", view=0)
-        read[name] = store.read(cut, "train", batches[0], 0).numel() * 2  # in bf16 whatever it is computed in
-    moved = {name: int(read[name]) + run(batches[0]).nbytes for name, run in made.items()}
+        found = made[name](batches[0])
+        moved[name] = 2 * found.numel() + found.nbytes  # stored in bf16, whatever it is computed in
     seconds, copying = in_turn({name: over(batches, run) for name, run in made.items()}, rounds)
     shutil.rmtree(folder)
     limits = dict(zip(moved, seconds_to_move(list(moved.values()), copying).tolist(), strict=True))
-    found = [
+    parts = [
         {
             "pass": name[0], "precision": name[1], "bytes": moved[name],
             "seconds": median(seconds[name]), "limit": limits[name],
         }
         for name in made
     ]  # fmt: skip
-    return {"parts": found, "images": BATCH_SIZE, "threads": torch.get_num_threads()}
+    return {"parts": parts, "images": BATCH_SIZE, "threads": torch.get_num_threads()}
 
 
 def over(batches: np.ndarray, run: Callable[[np.ndarray], Tensor]) -> Timed:
