@@ -135,6 +135,12 @@ def test_study_writes_ratios_gap_and_causes(measurer: Measurer, tmp_path: Path) 
     assert len(case["samples"]["plain"]["trials"]) == 3 * study.QUICK.sampled_cuts
 
 
+def test_draws_on_other_machines_are_compared_each_by_itself() -> None:
+    seconds = {"plain": [100.0, 600.0, 200.0], "default": [10.0, 60.0, 10.0], "one": [50.0]}
+    assert study.times_faster(seconds, "plain", "default") == 10
+    assert study.times_faster(seconds, "plain", "one") == 200 / 50
+
+
 def test_study_gives_no_setting_of_ours_to_the_plain_loop(measurer: Measurer, tmp_path: Path) -> None:
     ran(study, tmp_path)
     plain_parts = [(v, e) for f, v, e in measurer.asked if f == "plain:measure" and not v["switches"]]
