@@ -10,8 +10,9 @@ UNFINISHED := $(VENV)/unfinished
 .PHONY: setup test demo docs lint lock clean
 .DELETE_ON_ERROR:
 
+# Whole files of tests side by side, since tests of one share what they prepare; four at most, for memory.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # The main job on handwritten digits, with nothing but what is here: about two minutes after the set-up.
 demo: setup

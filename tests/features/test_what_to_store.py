@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inarch.features.what_to_store import Demand, cuts_to_store, stored_bytes
@@ -48,6 +48,7 @@ def test_views_seeds_and_a_wider_type_make_segments_larger() -> None:
 stage_parts = st.tuples(st.floats(0, 1), st.integers(1, 500_000))
 
 
+@settings(deadline=None)  # other tests may be at work beside it
 @given(st.lists(stage_parts, min_size=2, max_size=8), st.integers(0, 1 << 38))
 def test_the_limit_is_kept_and_the_same_question_has_the_same_answer(
     parts: list[tuple[float, int]], limit: int
