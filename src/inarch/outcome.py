@@ -43,8 +43,8 @@ class Outcome:
         assert chosen is not None, "a study ends with at least one candidate of its proposal"
         self.chosen = chosen
         # Where the search was cut short or restricted, one side may have been tried where the other was not.
-        done = next_round(space, history) is None and race.complete()
-        self._limits = "" if done else "Time was too short to tune both alike"
+        self._done = next_round(space, history) is None and race.complete() and not any(race.pending())
+        self._limits = "" if self._done else "Time was too short to tune both alike"
         if any(track.cuts is not None or track.method != space.baseline.method for track in space.proposal):
             self._limits = self._limits or "The search was restricted, so both were not tuned alike"
         self._roles = race.found()
@@ -163,6 +163,7 @@ class Outcome:
                     "interval95": list(pair.interval95),
                     "p": pair.p,
                     "of": pair.of,
+                    "tuned_alike": self._done,
                 }
             )
         for row, corrected in zip(rows, holm([row["p"] for row in rows]), strict=True):
@@ -196,8 +197,9 @@ class Outcome:
 
     def _without_effect(self) -> list[str]:
         trial = self.chosen.trial
-        plain = trial.method == self._space.baseline.method or method_class(trial.method).deepest_only
-        if trial.learning_rate or plain:
+        kind = method_class(trial.method)
+        plain = trial.method == self._space.baseline.method or kind.deepest_only
+        if trial.learning_rate or plain or kind.acts_on_new_layers:
             return []
         return [
             f"At the chosen cut only new layers train, where {trial.method} has nothing to act on: the network is what "
@@ -245,7 +247,8 @@ class Outcome:
         if images < SMALL_VALIDATION:
             text += (
                 f" The choice was made on {counted(images, 'validation image')}, where an accuracy has a standard "
-                f"error of {100 * self._validation_standard_error():.1f} points: smaller differences are chance."
+                f"error of {100 * self._validation_standard_error():.1f} points: differences of that size can be "
+                "chance."
             )
         return text
 

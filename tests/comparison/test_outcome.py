@@ -71,3 +71,9 @@ def test_ranks_are_means_over_sizes_of_those_that_are_in_all_of_them() -> None:
         a_size({"traditional": {1: 0.8}, "a": {1: 0.7}}),
     ]
     assert mean_ranks(sizes) == [{"name": "traditional", "rank": 1.5}, {"name": "a", "rank": 1.5}]
+
+
+def test_ranks_go_by_the_draws_that_both_have() -> None:
+    # On its own draw "a" is behind; the reference has a harder one as well.
+    (first, second) = mean_ranks([a_size({"traditional": {1: 0.9, 2: 0.3}, "a": {1: 0.8}})])
+    assert (first["name"], second["name"]) == ("traditional", "a")

@@ -60,7 +60,9 @@ def test_a_study_trains_its_proposal_by_the_method_and_its_baselines_plainly(
     assert json.loads((out / "results.json").read_text())["chosen"]["method"] == method
 
 
-@pytest.mark.parametrize(("method", "warned"), [("soup", True), ("linear-probe", False), ("fine-tuning", False)])
+@pytest.mark.parametrize(
+    ("method", "warned"), [("soup", True), ("l2-sp", False), ("linear-probe", False), ("fine-tuning", False)]
+)
 def test_a_choice_on_which_the_method_had_no_effect_says_so(
     place: Path, tmp_path: Path, method: str, warned: bool
 ) -> None:

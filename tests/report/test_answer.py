@@ -37,6 +37,38 @@ def test_the_picture_of_accuracies_names_the_best_of_a_graft_that_is_the_choice(
     assert "88.9 % (85.9 to 91.9 %)" in svg
 
 
+def test_the_same_configuration_trained_otherwise_is_not_called_the_choice(run: Run) -> None:
+    test = run.results["test"]
+    test["deepen_best_cut"] = test["chosen"] | {"method": "soup", "accuracy": 0.91}
+    assert "Deepen, best cut (the choice)" not in str(tested.section(run).figures[0].panels[0].svg)
+
+
+def test_seeds_that_failed_are_said(run: Run) -> None:
+    run.results["test"]["traditional"] |= {"failed_seeds": 1, "confirmed": True}
+    run.results["test"]["linear_probe"] |= {"failed_seeds": 0, "confirmed": False, "seeds": [0]}
+    section = tested.section(run)
+    column = section.tables[0].columns.index("Seeds")
+    seeds = {row[0]: row[column] for row in section.tables[0].rows}
+    assert seeds["Traditional fine-tuning of all layers"] == "3 (1 failed)"
+    assert seeds["Linear probe (nothing old trained)"] == "1 (the search's)"
+    assert seeds["The choice"] == "3"
+    assert "a training failed with some of its seeds" in section.text[-1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"tuned_alike": False}, "so far the choice is better by 2.4 points, but time was too short to search both"),
+        ({"of": "images"}, "more than the choice of test images explains, while other seeds were not tried."),
+    ],
+)
+def test_a_verdict_against_the_usual_way_says_what_it_lacks(
+    results: dict[str, Any], changes: dict[str, Any], said: str
+) -> None:
+    results["paired"][0] |= changes
+    assert said in answer.lead(results)[1]
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

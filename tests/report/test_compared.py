@@ -31,6 +31,12 @@ def test_the_best_of_each_size_is_named_with_what_chance_allows(comparison: dict
     ]
 
 
+def test_a_best_that_is_worse_beyond_chance_is_not_called_chance(comparison: dict[str, Any]) -> None:
+    for row in comparison["sizes"][0]["paired"]:
+        row |= {"difference": -0.083, "interval95": [-0.101, -0.065], "p_holm": 0.001, "of": "images and draws"}
+    assert compared.answer(Run(comparison)).text[2].endswith(", worse beyond chance.")
+
+
 def test_accuracy_and_difference_stand_side_by_side_for_each_size(comparison: dict[str, Any]) -> None:
     section = compared.differences(Run(comparison))
     assert section is not None

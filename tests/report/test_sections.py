@@ -283,11 +283,23 @@ def test_a_promise_that_the_test_images_break_is_said_to_be_broken(
     assert re.search(words, section.text[1])
 
 
+def test_a_share_that_too_few_validation_images_allow_is_not_named(results: dict[str, Any]) -> None:
+    del results["unknown"]["rates"][:2]
+    section = unknown.section(Run(results))
+    assert section is not None
+    assert section.text[0].startswith("With --unknown 0.1, inarch predict answers")
+    assert "no more than 10 % of the images" in section.text[0]
+    assert section.text[1].startswith("Of the 340 test images 9.7 % are turned away")
+
+
 def test_where_validation_has_every_class_and_is_too_small_nothing_is_promised(results: dict[str, Any]) -> None:
     results["unknown"] |= {"validation_images": 5, "classes_without_validation": [], "rates": []}
     section = unknown.section(Run(results))
     assert section is not None
     assert not section.tables
-    assert section.text[-1].startswith("That is too few")
+    assert section.text[-1].endswith(
+        "validation images, of which 5 are too few for any of the usual shares; more would allow it."
+    )
+    assert "promises" not in " ".join(section.text)
     del results["unknown"]
     assert unknown.section(Run(results)) is None

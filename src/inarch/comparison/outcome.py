@@ -77,11 +77,13 @@ def _paired(correct: Mapping[str, np.ndarray], seeds: Mapping[str, Sequence[int]
 
 
 def mean_ranks(sizes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Mean rank over the sizes of draws of each contestant that is in all of them: 1 is best, ties share a rank."""
-    everywhere = set.intersection(*({row["name"] for row in size["contestants"]} for size in sizes))
-    names = [row["name"] for row in sizes[0]["contestants"] if row["name"] in everywhere]
-    accuracies = [{row["name"]: row["accuracy"] for row in size["contestants"]} for size in sizes]
-    ranks = np.mean([rankdata([-of[name] for name in names]) for of in accuracies], axis=0)
+    """Mean rank over the sizes of draws of each contestant that is in all of them: 1 is best, ties share a rank.
+
+    By differences from the reference, which are taken on the draws that both have: not all have the same ones.
+    """
+    differences = [{REFERENCE: 0.0} | {row["name"]: row["difference"] for row in size["paired"]} for size in sizes]
+    names = [row["name"] for row in sizes[0]["contestants"] if all(row["name"] in of for of in differences)]
+    ranks = np.mean([rankdata([-of[name] for name in names]) for of in differences], axis=0)
     ordered = sorted(zip(names, ranks.tolist(), strict=True), key=lambda pair: pair[1])
     return [{"name": name, "rank": rank} for name, rank in ordered]
 

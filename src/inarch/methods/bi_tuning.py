@@ -38,6 +38,7 @@ class BiTuning(Method):
     """
 
     name: ClassVar[str] = "bi-tuning"
+    acts_on_new_layers: ClassVar[bool] = True
     strength_of: ClassVar[tuple[str, ...]] = ("weight",)
     # It must see what the last layer of each network sees.
     together: ClassVar[bool] = False

@@ -48,6 +48,7 @@ class DELTA(Method):
     """
 
     name: ClassVar[str] = "delta"
+    acts_on_new_layers: ClassVar[bool] = True
     strength_of: ClassVar[tuple[str, ...]] = ("alpha",)
 
     alpha: float = 0.01

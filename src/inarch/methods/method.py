@@ -119,6 +119,7 @@ class Method:
 
     together: whether its trials may be computed as a stack (`training/members.py`), where no member's graft is called.
     deepest_only: whether it trains new layers alone, so that it stands at the deepest cut and at no other.
+    acts_on_new_layers: whether it differs from plain fine-tuning also where only new layers train.
     bears_mixing: whether its loss has a meaning for images that are mixed and have two labels each (mixup).
     strength_of: the settings, weights of what it adds to the supervised loss, that its strength multiplies.
     """
@@ -126,6 +127,7 @@ class Method:
     name: ClassVar[str]
     together: ClassVar[bool] = True
     deepest_only: ClassVar[bool] = False
+    acts_on_new_layers: ClassVar[bool] = False
     bears_mixing: ClassVar[bool] = True
     strength_of: ClassVar[tuple[str, ...]] = ()
 

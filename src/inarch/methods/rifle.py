@@ -28,6 +28,7 @@ class RIFLE(Method):
     """
 
     name: ClassVar[str] = "rifle"
+    acts_on_new_layers: ClassVar[bool] = True
 
     times: int = 1
     _task: Task | None = field(default=None, init=False, repr=False)

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from inarch.methods.method import Method, ParameterGroup, Rates, Task, old_and_new
 from inarch.network.adapted import AdaptedNetwork
+from inarch.network.weights import copy_of_weights
 
 Batches = Sequence[tuple[Tensor, Tensor]]
 """Stored activations and labels."""
@@ -85,7 +86,7 @@ class SubTuning(Method):
         learned, held_out = _apart(tried)
         most = self.batches * (HELD_OUT - 1) // HELD_OUT
         steps = max(len(learned), min(most, self._task.steps // SHARE))
-        start = {name: value.clone() for name, value in network.state_dict().items()}
+        start = copy_of_weights(network)
         groups = old_and_new(network, rates)
         options = [{"params": g.parameters, "lr": g.learning_rate, "weight_decay": g.weight_decay} for g in groups]
         optimiser = torch.optim.SGD(options, momentum=MOMENTUM, fused=True)

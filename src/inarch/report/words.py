@@ -13,7 +13,7 @@ ROLES: Final = {
     "model": "The delivered model (first seed of the choice)",
     "traditional": "Traditional fine-tuning of all layers",
     "linear_probe": "Linear probe (nothing old trained)",
-    "replace_best_cut": "Replace, at its own best cut",
+    "replace_best_cut": "Best that replaces the layer",
     "retain_best_cut": "Retain, at its own best cut",
     "deepen_best_cut": "Deepen, at its own best cut",
     "joined_best_cut": "Joined, at its own best cut",
@@ -26,6 +26,7 @@ _SHORT_ROLES: Final = {
     "traditional": "traditional fine-tuning",
     "linear_probe": "linear probe",
     **{f"{graft}_best_cut": f"{graft}, best cut" for graft in GRAFTS},
+    "replace_best_cut": "best that replaces the layer",
 }
 
 

@@ -43,10 +43,16 @@ def _against_usual(row: Any, test: Any) -> str:
     usual += f" {right}:"
     points = f"{100 * abs(row['difference']):.1f} points"
     low, high = row["interval95"]
+    explained = "more than chance explains"
+    if row.get("of") == "images":
+        explained = "more than the choice of test images explains, while other seeds were not tried"
+    if row.get("tuned_alike") is False:
+        better = "better" if row["difference"] > 0 else "worse"
+        return f"{usual} so far the choice is {better} by {points}, but time was too short to search both alike."
     if low > 0:
-        return f"{usual} the choice is better by {points}, more than chance explains."
+        return f"{usual} the choice is better by {points}, {explained}."
     if high < 0:
-        return f"{usual} the choice is worse by {points}, more than chance explains."
+        return f"{usual} the choice is worse by {points}, {explained}."
     return f"{usual} a difference of {points}, which can be chance."
 
 
@@ -77,10 +83,14 @@ def _traditional(results: Any) -> list[tuple[str, str, list[str]]]:
         (
             "Against traditional fine-tuning",
             f"{words.points(row['difference'])} points",
-            [f"95 % interval {words.points_range(row['interval95'])}", words.verdict(row["interval95"])],
+            [f"95 % interval {words.points_range(row['interval95'])}", _verdict(row)],
         )
         for row in found
     ]
+
+
+def _verdict(row: Any) -> str:
+    return "so far: not yet tuned alike" if row.get("tuned_alike") is False else words.verdict(row["interval95"])
 
 
 def _layer(results: Any) -> tuple[str, str, list[str]]:
@@ -88,10 +98,7 @@ def _layer(results: Any) -> tuple[str, str, list[str]]:
     if not (layer.get("kept") and layer.get("replaced")):
         return title, "", [f"not compared: {layer['reason']}"]
     below = [f"95 % interval {words.points_range(layer['interval95'])}, against replacing it"]
-    if layer.get("tuned_alike") is False:
-        below.append("so far: not yet tuned alike")
-    else:
-        below.append(words.verdict(layer["interval95"]))
+    below.append(_verdict(layer))
     return title, f"{words.points(layer['difference'])} points", below
 
 

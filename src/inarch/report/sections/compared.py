@@ -52,7 +52,9 @@ def differences(run: Run) -> Section | None:
 def _best(size: Any) -> str:
     """The most accurate of a size, and whether that can be chance: it was picked because it is the best."""
     best = max(size["paired"], key=lambda row: row["difference"])
-    beyond = "beyond chance" if _settled(best) and best["difference"] > 0 else "which can be chance"
+    beyond = "which can be chance"
+    if _settled(best):
+        beyond = "beyond chance" if best["difference"] > 0 else "worse beyond chance"
     return (
         f"The best with {_size(size)}: {best['name']}, {words.points(best['difference'])} points against traditional "
         f"fine-tuning (95 % interval {words.points_range(best['interval95'])}), {beyond}."
@@ -157,7 +159,7 @@ def how(run: Run) -> Section:
     text = [
         f"Every contestant was tuned with {counted(settings['trials'], 'trial')}, or as many as it has settings "
         "(rates, cut, harmonising, strength), on one draw of the training images and chosen on its validation images, "
-        "of which there are no more a class than in training. The best was then trained in full on "
+        "of which as many a class are drawn as for training. The best was then trained in full on "
         f"{counted(settings['seeds'], 'further draw')}, and tested on all {counts['test']} test images, which "
         "decided nothing. inarch methods says in a line what each method is.",
         "Traditional fine-tuning trains all layers with a new classifier and is tuned with as many trials. Differences "
@@ -166,7 +168,8 @@ def how(run: Run) -> Section:
     if any(not size["shots"] for size in run.results["sizes"]):
         text.append(
             "Where all training images are taken there is nothing to draw from: draws differ there in initial weights, "
-            "order and views alone, so that intervals say nothing of other training images."
+            "order and views alone, so that intervals say nothing of other training images. So it is for every class "
+            "that has no more images than are drawn."
         )
     added = words.training_sentence(settings)
     return Section("how", "How it was compared", [*text, added] if added else text)

@@ -22,6 +22,11 @@ def section(run: Run) -> Section:
         "the end; nothing was chosen by them. Each row is a mean over its seeds, which are trainings that differ by "
         "chance alone.",
     ]
+    if any(row.get("failed_seeds") for _, row in tested):
+        text.append(
+            "Where a training failed with some of its seeds, its row is a mean over the others alone: it is not to be "
+            "relied on to train again."
+        )
     return Section("tested", "How good is it?", text, [_figure(tested)], [_table(tested)])
 
 
@@ -42,8 +47,8 @@ def _figure(tested: Sequence[tuple[str, Any]]) -> Figure:
 
 def _whole_name(name: str, row: Any, tested: Sequence[tuple[str, Any]]) -> str:
     """A short name; where the best of a graft is the choice itself, it says so."""
-    chosen = dict(tested)["chosen"]
-    same = name != "chosen" and all(row.get(key, name) == chosen.get(key) for key in _PLACE)
+    # All of a row, not its configuration alone: another method or other rates are another training.
+    same = name != "chosen" and row == dict(tested)["chosen"]
     short = words.short_role(name)
     return short[0].upper() + short[1:] + " (the choice)" * same
 
@@ -59,11 +64,18 @@ def _table(tested: Sequence[tuple[str, Any]]) -> Table:
             words.percent(row["balanced_accuracy"]), words.percent(row["macro_f1"]),
         ]  # fmt: skip
         figures += ["" if row["top5"] is None else words.percent(row["top5"])] * has_top5
-        figures += [f"{row['log_loss']:.3f}", words.percent(row["calibration_error"]), str(len(row["seeds"]))]
+        figures += [f"{row['log_loss']:.3f}", words.percent(row["calibration_error"]), _seeds(row)]
         place = [words.configuration(row), words.frozen(row["cut"])] if row.keys() >= set(_PLACE) else ["", ""]
         rows.append([words.role(name), *figures, *place])
     marked = frozenset(at for at, (name, _) in enumerate(tested) if name == "chosen")
     return Table("Test of each configuration", columns, rows, frozenset(range(1, len(columns) - 2)), marked)
+
+
+def _seeds(row: Any) -> str:
+    """How many, how many failed, and whether it is the search's own, by which it was found."""
+    said = [f"{row['failed_seeds']} failed"] if row.get("failed_seeds") else []
+    said += ["the search's"] if row.get("confirmed") is False else []
+    return str(len(row["seeds"])) + (f" ({', '.join(said)})" if said else "")
 
 
 def _in_order(test: Mapping[str, Any]) -> list[tuple[str, Any]]:

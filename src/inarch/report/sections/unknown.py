@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from inarch.plural import counted
 from inarch.report import words
 from inarch.report.run import Run
 from inarch.report.section import Section, Table
 
 _NAMED = 12
+# The share that the page speaks of where there are enough validation images for it.
+_USUAL = 0.05
 _QUOTED = "\N{LEFT DOUBLE QUOTATION MARK}unknown\N{RIGHT DOUBLE QUOTATION MARK}"
 
 
@@ -17,20 +20,27 @@ def section(run: Run) -> Section | None:
     unknown = run.results.get("unknown")
     if unknown is None:
         return None
-    text = [
-        f"With --unknown 0.05, inarch predict answers {_QUOTED} where an image leaves the model more undecided "
-        "than nearly all validation images did, and promises that no "
-        "more than 5 % of the images of known classes are turned away: on average over classes and over draws of "
-        f"validation images. It is calibrated on {unknown['validation_images']} of them, which also served to choose "
-        "the model: the test images are the proof.",
-    ]
-    text += [said for rate in unknown["rates"] if rate["promised"] == 0.05 and (said := _finding(rate))]
+    images = unknown["validation_images"]
+    if unknown["rates"]:
+        rate = next((r for r in unknown["rates"] if r["promised"] == _USUAL), unknown["rates"][0])
+        text = [
+            f"With --unknown {rate['promised']:g}, inarch predict answers {_QUOTED} where an image leaves the model "
+            "more undecided than nearly all validation images did, and promises that no more than "
+            f"{100 * rate['promised']:g} % of the images of known classes are turned away: on average over classes and "
+            f"over draws of validation images. It is calibrated on {images} of them, which also served to choose the "
+            "model: the test images are the proof.",
+            *filter(None, [_finding(rate)]),
+        ]
+    else:
+        text = [
+            f"Whether inarch predict may answer {_QUOTED} (--unknown) is calibrated on validation images, of which "
+            f"{counted(images, 'is', 'are')} too few for any of the usual shares; more would allow it."
+        ]
     lacking = unknown["classes_without_validation"]
     if lacking:
         names = ", ".join(lacking[:_NAMED]) + (f" and {len(lacking) - _NAMED} more" if len(lacking) > _NAMED else "")
         text.append(f"Nothing can be promised for classes that validation has no image of: {names}.")
     if not unknown["rates"]:
-        text.append("That is too few for any of the usual shares; more validation images would allow it.")
         return Section("unknown", "May it say that it does not know?", text)
     columns = ["At most", "Test images turned away", "95 % interval", "Within chance"]
     rows = [[words.percent(rate["promised"]), *_cells(rate["test"])] for rate in unknown["rates"]]
