@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from workbench import SETTINGS
 import inarch as api
 from inarch.data import AUGMENTATIONS
 from inarch.errors import UsageError
+from inarch.features.plan import Plan
 from inarch.features.shelf import Shelf
 from inarch.network.grafts import Configuration
 from inarch.options import StudyOptions
@@ -159,3 +161,11 @@ def test_what_is_not_added_names_nothing_so_that_older_trials_and_run_folders_go
     everything = StudyOptions(augmentation="randaugment", mixup=1, ema=0.5)
     assert everything.identity().keys() >= {"augmentation", "mixup", "ema"}
     assert everything.additions() == {"augmentation": AUGMENTATIONS["randaugment"].to_json(), "mixup": 1.0, "ema": 0.5}
+
+
+def test_a_number_is_the_same_setting_whether_it_is_whole_or_not() -> None:
+    def written(options: StudyOptions) -> str:
+        return json.dumps(options.settings(2, Plan()).to_json())
+
+    whole = StudyOptions(label_smoothing=0, mixup=1, ema=0, classifier_start=1)
+    assert written(whole) == written(replace(whole, label_smoothing=0.0, mixup=1.0, ema=0.0, classifier_start=1.0))

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from program import ONE, inarch
 from safetensors.torch import load_file, save_file
+from torch import nn
 from toy import SOURCE_CLASSES, toy_network, write_images, write_source
 
 import inarch as api
@@ -60,6 +62,19 @@ def adapt(source: Path, graft: str, cut: int, folder: Path) -> Path:
     known = Known(np.linspace(0, 1, 40))
     write_model(folder, loaded, Delivered(network, classes, (), Plan(), known, before))
     return folder
+
+
+def test_a_model_that_was_adapted_from_weights_for_grey_images_is_loaded_again(tmp_path: Path) -> None:
+    grey = torchvision.models.squeezenet1_1(num_classes=4)
+    grey.features[0] = nn.Conv2d(1, 64, 3, 2)
+    save_file(grey.state_dict(), tmp_path / "grey.safetensors")
+    card = {"network": "torchvision:squeezenet1_1", "arguments": {"num_classes": 4}, "weights": "grey.safetensors"}
+    (tmp_path / "grey.json").write_text(json.dumps(card | {"input": {"size": [1, 64, 64], "mean": [0.5], "std": [1]}}))
+    folder = adapt(tmp_path / "grey.json", "joined", 3, tmp_path / "model")
+    (image,) = write_images(tmp_path / "images", a_class=1, classes=("red",)).glob("*/*.png")
+    (found,) = quiet(folder).predict([image], source_classes=True)
+    assert found.error is None
+    assert len(found.source_classes) == 4
 
 
 def quiet(folder: Path) -> Model:

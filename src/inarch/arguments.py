@@ -109,7 +109,11 @@ ClassifierStart = Annotated[
 ]
 StoreLimit = Annotated[
     Any,
-    typer.Option(parser=bytes_of, metavar="SIZE", help="What the study may store there: 200MB, 4GiB; 0: nothing."),
+    typer.Option(
+        parser=bytes_of,
+        metavar="SIZE",
+        help="What a study may store there, a comparison for each of --shots: 200MB, 4GiB; 0: nothing.",
+    ),
 ]
 Method = Annotated[
     str, typer.Option(callback=known, metavar="NAME", help="How the target network is trained: see inarch methods.")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from inarch import __version__
-from inarch.errors import UsageError
+from inarch.errors import TrainingError, UsageError
 from inarch.features.machine import Machine
 from inarch.features.place import default_limit, readable, store_folder
 from inarch.features.plan import PRECISIONS, Plan, require_precision
@@ -147,9 +147,26 @@ def _store_limit(options: StudyOptions) -> int:
 
 
 @contextmanager
+def enough_memory() -> Iterator[None]:
+    """`TrainingError` in place of PyTorch's own where an accelerator has too little memory."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            "The device has too little memory for this network and batch: " + str(error).partition("\n")[0],
+            "End what else uses it and call again, which goes on from there; or begin anew with another --out and a "
+            "smaller --batch-size or --image-size, or --device cpu.",
+        ) from error
+
+
+@contextmanager
 def same_settings_afterwards() -> Iterator[None]:
-    """A study sets its own number of threads, flushes denormals, and computes on GPUs the same way every time, in TF32
-    where PyTorch does so by default; the program that called it gets its own settings back."""
+    """A study sets its own number of threads, flushes denormals, and lets cuDNN compute the same way every time, in
+    TF32 where PyTorch does so by default; the program that called it gets its own settings back.
+
+    On a GPU that makes two runs of a convolutional network equal bit for bit. Of operations that PyTorch itself adds up
+    in no fixed order (the backward passes of attention, of adaptive pooling over uneven windows) last bits may differ.
+    """
     threads = torch.get_num_threads()
     flushed = float(torch.tensor(1e-308, dtype=torch.float64) / 10) == 0.0
     cudnn = torch.backends.cudnn

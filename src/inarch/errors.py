@@ -51,7 +51,8 @@ class RunFolderError(InarchError):
 
 
 class TrainingError(InarchError):
-    """A trial that cannot be trained; the study records it as failed and goes on."""
+    """A trial that cannot be trained, which a study records as failed to go on; or a device with too little memory,
+    which ends the call."""
 
 
 class MissingExtraError(InarchError):

@@ -120,7 +120,7 @@ class StudyOptions:
             batch_size=self.batch_size,
             optimiser=self.optimiser,
             weight_decay=5e-4 if self.optimiser == "sgd" else 0.05,
-            label_smoothing=self.label_smoothing,
+            label_smoothing=float(self.label_smoothing),
             balance=self.balance,
             precision=plan.trained,
             frozen_precision=plan.frozen,
@@ -154,7 +154,7 @@ class StudyOptions:
 
 
 def chosen_device(name: str) -> str:
-    """`auto` is the first accelerator that PyTorch offers, else the processor."""
+    """`auto` is CUDA where PyTorch offers it, else the processor."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -206,7 +206,7 @@ def _best(probabilities: Tensor, most: int, names: Sequence[str], kind: str) -> 
 def load(folder: Path | str, *, device: str = "auto", announce: Callable[[str], None] = announce_on_stderr) -> Model:
     """The model in a run folder or a model folder; it computes as it was tested, where the machine can."""
     keep_memory()
-    if not Path(folder).exists():
+    if not os.path.exists(folder):
         raise UsageError(f"There is no run folder or model folder '{folder}'.", "`inarch fit` makes one.")
     source, device = load_source(str(folder), announce=announce), chosen_device(device)
     plan, frozen_stages = _arithmetic(source)

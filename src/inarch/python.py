@@ -42,9 +42,12 @@ def compare(
 ) -> dict[str, Any]:  # fmt: skip
     """Runs or continues a comparison of methods and returns what `comparison.json` holds.
 
-    shots: images a class, numbers or "all". `options` are those of `fit`; grafts are "replace,retain" where none are
-    given, and seeds are the draws.
+    shots: images a class, numbers or "all". `options` are those of `fit` but cuts and method; grafts are
+    "replace,retain" where none are given, and seeds are the draws.
     """
+    for name in ("cuts", "method"):
+        if name in options:
+            raise UsageError(f"compare has no option '{name}'.", "Tuning tries cuts itself; methods are given.")
     study, of_source = _options("compare", {"grafts": "replace,retain"} | options)
     text = ",".join(map(str, [shots] if isinstance(shots, int | str) else shots))
     names = words(methods) if isinstance(methods, str) else tuple(methods)

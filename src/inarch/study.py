@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from inarch.command import command
-from inarch.environment import same_settings_afterwards
+from inarch.environment import enough_memory, same_settings_afterwards
 from inarch.evidence import SOURCE_PASS, write_evidence
 from inarch.features.store import PrefixStore
 from inarch.launch.clock import Clock
@@ -43,7 +43,7 @@ def fit(
     """
     clock, profile = Clock(options.time_limit), Profile()
     require_apart(out, data)
-    with same_settings_afterwards(), RunFolder(out) as folder, ExitStack() as open_store:
+    with same_settings_afterwards(), enough_memory(), RunFolder(out) as folder, ExitStack() as open_store:
         start = opened(data, source, options, source_options, folder, progress, profile, side_by_side=True)
         loaded, staged, dataset, machine = start.source, start.staged, start.dataset, start.machine
         settings = options.settings(len(dataset.train), machine.plan)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from program import absolute_paths, inarch, rows, running, without_cost
+from torch import nn
 from toy import write_images, write_source
 
 import inarch as api
+from inarch.errors import UsageError
+from inarch.features.passes import Passes
 from inarch.launch.here import Workbench
 from inarch.results.comparison import validate_comparison
 from inarch.results.ledger import Ledger
@@ -113,6 +117,24 @@ def test_the_same_comparison_elsewhere_and_after_kills_gives_the_same(
     assert without_cost(results_of(out)) == without_cost(results_of(finished))
 
 
+def test_the_frozen_network_is_held_once_for_all_draws(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[Sequence[nn.Module]] = []
+    made = Passes.__init__
+
+    def noted(passes: Passes, *given: Any) -> None:
+        made(passes, *given)
+        held.append(passes.chain)
+
+    monkeypatch.setattr(Passes, "__init__", noted)
+    few = ("--methods", "fine-tuning", "--grafts", "replace", "--trials", "1", "--seeds", "1", "--epochs", "1")
+    ran = inarch(*command(place, tmp_path / "run", *few, "--harmonise", "none", "--shots", "4,all", "--threads", "1"))
+    assert ran.exit_code == 0, ran.said
+    assert len(held) >= 4, "two draws of two sizes"
+    assert all(chain is held[0] for chain in held)
+
+
 def test_a_time_limit_leaves_out_what_does_not_fit_and_the_same_command_goes_on(
     place: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +200,16 @@ def test_what_cannot_be_meant_is_refused(place: Path, tmp_path: Path, options: t
     ran = inarch(*command(place, tmp_path / "run", *options))
     assert ran.exit_code == 2
     assert words in ran.said
+
+
+@pytest.mark.parametrize("options", [{"cuts": "1"}, {"method": "l2-sp"}])
+def test_options_of_fit_that_a_comparison_has_no_use_for_are_refused(
+    place: Path, tmp_path: Path, options: dict[str, str]
+) -> None:
+    with pytest.raises(UsageError, match=f"compare has no option '{next(iter(options))}'"):
+        api.compare(
+            place / "images", source=place / "source" / "toy.json", out=tmp_path / "run", methods="l2-sp", **options
+        )
 
 
 def test_a_run_folder_of_another_comparison_is_refused(place: Path, finished: Path) -> None:

@@ -168,6 +168,13 @@ def test_an_empty_class_folder_is_refused_by_name(two_classes: Path) -> None:
         open_dataset(two_classes)
 
 
+def test_a_root_that_cannot_even_be_looked_for_is_refused(tmp_path: Path) -> None:
+    # So does a folder above it that may not be entered, which tests that run as root cannot make; from Python 3.14 on
+    # both are as if they were not there.
+    with pytest.raises(DataError, match=r"cannot be read: .*too long|There is no folder"):
+        open_dataset(tmp_path / ("x" * 300) / "images")
+
+
 def test_roots_that_are_no_data_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"There is no folder or manifest .*nowhere"):
         open_dataset(tmp_path / "nowhere")

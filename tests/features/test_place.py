@@ -87,3 +87,7 @@ def test_the_default_limit_is_remembered_when_the_disk_has_filled_up(
     monkeypatch.setattr(place, "free_space", lambda folder: 3 * GIB)
     assert default_limit(tmp_path / "store") == first == 8 * GIB
     assert default_limit(tmp_path / "other") == GIB // 2
+
+
+def test_the_disk_of_a_folder_that_cannot_even_be_looked_for_is_that_of_the_one_above(tmp_path: Path) -> None:
+    assert place.free_space(tmp_path / ("x" * 300) / "store") > 0

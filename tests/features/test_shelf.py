@@ -117,6 +117,16 @@ def test_leftovers_of_killed_processes_go_when_they_are_old_and_nobody_is_at_wor
     assert len(shelf.entries()) == 3
 
 
+def test_a_leftover_that_vanishes_meanwhile_keeps_no_other(shelf: Shelf) -> None:
+    vanishing = shelf.folder / f".{ALIVE}.rows.part"
+    vanishing.symlink_to(shelf.folder / "gone")  # it is listed, and asking for its age says that it is not there
+    leftovers = [shelf.folder / f".{letter * 24}-{'3' * 24}.rows.part" for letter in "0123456789"]
+    for file in leftovers:
+        file.write_bytes(b"half")
+    shelf.clear()
+    assert not any(file.exists() for file in leftovers)
+
+
 def test_clear_removes_segments_and_leftovers_but_not_what_is_being_written(shelf: Shelf) -> None:
     (shelf.folder / f".{DEAD}.rows.part").write_bytes(b"half")
     (shelf.folder / f"{DEAD_TOO}.json").write_text("a manifest whose rows were lost")

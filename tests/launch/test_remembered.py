@@ -156,3 +156,28 @@ def test_the_cache_is_where_the_user_says_or_where_caches_are(
     for name, value in ({"HOME": "/home/somebody"} | variables).items():
         monkeypatch.setenv(name, value)
     assert cache_folder() == Path(expected)
+
+
+def test_what_was_kept_by_somebody_who_did_not_wait_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.05)
+    another, other = SUBJECT | {"threads": 1}, Decision(Plan(), None, None)
+
+    def while_another_is_kept() -> Decision:
+        assert remembered(another, once(other), silent) == other
+        return FOUND
+
+    assert remembered(SUBJECT, while_another_is_kept, silent) == FOUND
+    assert remembered(another, never, silent) == other
+    assert remembered(SUBJECT, never, silent) == FOUND
+
+
+def test_a_plan_that_was_found_meanwhile_counts_for_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.05)
+    other = Decision(Plan(), None, None)
+
+    def while_the_same_is_kept() -> Decision:
+        assert remembered(SUBJECT, once(other), silent) == other
+        return FOUND
+
+    assert remembered(SUBJECT, while_the_same_is_kept, silent) == other
+    assert remembered(SUBJECT, never, silent) == other

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from workbench import workbench
 
+from inarch.errors import TimeLimitError
 from inarch.launch.clock import Clock
 from inarch.launch.cost import CostModel
+from inarch.launch.here import Workbench
 from inarch.launch.progress import Progress
 from inarch.launch.runner import TrialRunner
 from inarch.network.grafts import Configuration
@@ -60,3 +62,22 @@ def test_the_end_of_a_study_takes_longer_the_more_seeds_are_to_be_tested(
 def test_trials_that_differ_in_their_method_alone_have_different_words(runner: TrialRunner) -> None:
     plain = runner.space.trial(runner.space.baseline, 1)
     assert str(plain) != str(replace(plain, method="l2-sp"))
+
+
+def test_range_tests_end_with_the_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, clock, asked = TrainingSettings(epochs=8, batch_size=8), Clock(10_000.0), []
+
+    def takes_too_long(bench: Workbench, configuration: Configuration, *_: object) -> float:
+        asked.append(configuration)
+        clock.start -= 20_000.0
+        return 1.0
+
+    monkeypatch.setattr(Workbench, "new_layer_rate", takes_too_long)
+    with workbench(tmp_path, epochs=8) as bench:
+        tracks = tuple(Track(Configuration(graft, "none"), "fine-tuning") for graft in ("retain", "joined"))
+        rates = {track.configuration: 1.0 for track in Space(3, tracks, settings, {}).tracks}
+        space = Space(3, tracks, settings, rates)
+        with pytest.raises(TimeLimitError, match=r"too short: .* need at least") as raised:
+            TrialRunner(bench, space, clock, Progress())
+    assert len(asked) == 1
+    assert raised.value.least > 20_000

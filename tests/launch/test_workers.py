@@ -175,10 +175,21 @@ def test_an_error_that_is_no_data_arrives_in_words(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Workbench, "_save", fails)
     with (
         side_by_side(tmp_path, 2) as (_, workers, said),
-        pytest.raises(RuntimeError, match=r"LocalError\('a fault of ours'\)"),
+        pytest.raises(RuntimeError, match=r"LocalError\('a fault of ours'\)") as raised,
     ):
         workers.run(job(BATCHES[0]), [], lambda step, steps: None)
     assert said == []
+    assert "in fails" in raised.value.__notes__[0]
+
+
+def test_an_error_of_a_process_beside_says_where_it_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise ValueError("a fault of ours")
+
+    monkeypatch.setattr(Workbench, "_save", fails)
+    with side_by_side(tmp_path, 2) as (_, workers, _), pytest.raises(ValueError, match="a fault of ours") as raised:
+        workers.run(job(BATCHES[0]), [], lambda step, steps: None)
+    assert "in fails" in raised.value.__notes__[0]
 
 
 def test_checkpoints_that_are_being_written_are_left_alone(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor, nn
 from toy import DEEPER, NETWORK, SIDE, toy_network
 
 from inarch.network.adapted import AdaptedNetwork, stage, stored_cut
@@ -160,3 +161,20 @@ def test_what_trains_of_each_stage_is_everything_old_that_trains_each_once() -> 
         assert set(stages) == expected
         found = [id(p) for parameters in stages.values() for p in parameters]
         assert sorted(found) == sorted(map(id, network.old_parameters()))
+
+
+def test_what_is_no_module_s_moves_with_the_network_to_every_cut() -> None:
+    class Normalising(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = toy_network()
+            self.register_buffer("mean", torch.full((1, 3, 1, 1), 0.5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.body(x - self.mean)
+
+    staged = stage(Normalising().eval(), "body.10", EXAMPLE)
+    network = AdaptedNetwork(staged, Configuration("retain", "none"), Widths(12, 6, 4), cut=0, seed=3).to("meta")
+    for cut in range(3):
+        at_cut = network.at_cut(cut)
+        assert at_cut(EXAMPLE.to("meta")).device.type == "meta"

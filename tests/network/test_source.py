@@ -12,7 +12,7 @@ import torch
 from saved import save
 from torch import nn
 
-from inarch.errors import SourceError, UsageError
+from inarch.errors import InarchError, SourceError, UsageError
 from inarch.network.card import Card, InputSpec
 from inarch.network.class_names import imagenet
 from inarch.network.source import SourceOptions, load_source
@@ -184,6 +184,11 @@ def test_files_that_are_no_source_are_refused(folder: Path) -> None:
         load_source(str(folder / "none.json"))
 
 
+def test_a_source_that_cannot_even_be_looked_for_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InarchError, match=r"cannot be read: .*too long|is not a source network"):
+        load_source(str(tmp_path / ("x" * 300) / "run"))
+
+
 @pytest.mark.parametrize("size", [(96, 96), [96], "96", 96.0, 0])
 def test_an_image_size_that_is_no_number_of_pixels_is_refused(size: Any) -> None:
     with pytest.raises(UsageError, match=r"--image-size .*(96|0).* is not a number of pixels\..*side of the square"):
@@ -225,6 +230,7 @@ def test_class_names_must_be_as_many_as_outputs() -> None:
         ({"input": {"size": [3, 32]}}, "'input' cannot be read"),
         ({"input": INPUT | {"mean": [0.5]}}, r"'mean' has 1 values for 3 channel\(s\)"),
         ({"input": INPUT | {"std": [1, 1, 0]}}, "is not positive"),
+        ({"input": {"size": [4, 32, 32], "mean": [0.5] * 4, "std": [1] * 4}}, "'size' has 4 channels"),
         ({"input": INPUT | {"interpolation": "magic"}}, "'interpolation' is 'magic'"),
         ({"input": INPUT | {"crop_pct": 2}}, "'crop_pct' 2.0"),
         ({"input": INPUT | {"size": [3, 2, 2]}}, "cannot process images of 2 x 2 pixels .* its module '0'"),

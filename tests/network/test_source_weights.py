@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import time
 import urllib.error
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import nn
 
 from inarch.errors import SourceError
 from inarch.network.source import SourceOptions, load_source
+from inarch.network.weights import copy_of_weights
 
 
 def test_weights_files_are_loaded_whole_and_float16_becomes_float32(tmp_path: Path) -> None:
@@ -96,6 +98,53 @@ def test_a_pickle_is_refused_and_nothing_in_it_runs(tmp_path: Path, name: str, z
     ):
         load_source("torchvision:resnet18", SourceOptions(weights=tmp_path / name))
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_pickle_in_the_cache_of_a_hub_does_not_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    url = torchvision.models.get_model_weights("resnet18").DEFAULT.url
+    (tmp_path / "checkpoints").mkdir()
+    torch.save({"fc.weight": Trap(tmp_path / "ran")}, tmp_path / "checkpoints" / url.rpartition("/")[2])
+    with pytest.raises(SourceError, match="cannot be had with pre-trained weights"):
+        load_source("torchvision:resnet18")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_weights_of_densenets_have_older_names(tmp_path: Path) -> None:
+    network = torchvision.models.densenet121(num_classes=3)
+    state = {re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", n): v for n, v in network.state_dict().items()}
+    published = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    assert published.keys() - network.state_dict().keys()
+    save_file(published, tmp_path / "w.safetensors")
+    options = SourceOptions(weights=tmp_path / "w.safetensors", arguments={"num_classes": 3}, image_size=32)
+    source = load_source("torchvision:densenet121", options)
+    for name, value in network.state_dict().items():
+        assert torch.equal(source.network.state_dict()[name], value), name
+
+
+def test_modules_that_ask_for_their_version_take_weights(tmp_path: Path) -> None:
+    network = torchvision.models.mnasnet0_5(num_classes=3)
+    weights = save(network, tmp_path / "w.safetensors")
+    options = SourceOptions(weights=weights, arguments={"num_classes": 3}, image_size=64)
+    source = load_source("torchvision:mnasnet0_5", options)
+    for name, value in network.state_dict().items():
+        assert torch.equal(source.network.state_dict()[name], value), name
+    kept = copy_of_weights(source.network)
+    with torch.no_grad():
+        source.network.classifier[1].bias.add_(1)  # type: ignore[index, union-attr, operator]
+    source.network.load_state_dict(kept)
+    assert torch.equal(source.network.state_dict()["classifier.1.bias"], network.state_dict()["classifier.1.bias"])
+
+
+@pytest.mark.parametrize("given", [None, False])
+def test_weights_from_a_file_see_the_pixels_that_they_were_trained_on(tmp_path: Path, given: bool | None) -> None:
+    arguments = {"num_classes": 3, "aux_logits": False, "init_weights": False}
+    weights = save(torchvision.models.googlenet(**arguments), tmp_path / "w.safetensors")
+    said = {} if given is None else {"transform_input": given}
+    options = SourceOptions(weights=weights, arguments=arguments | said, image_size=64)
+    source = load_source("torchvision:googlenet", options)
+    assert source.network.transform_input is (given is None)
+    assert source.card.arguments["transform_input"] is (given is None)
 
 
 def test_missing_and_damaged_weights_are_refused(tmp_path: Path) -> None:

@@ -258,6 +258,18 @@ def test_wrong_stages_by_hand_are_refused(chain: list[str], message: str) -> Non
         stage_network(Loop(nn.ReLU()), "fc", IMAGES, by_hand=chain)
 
 
+def test_the_classification_layer_alone_is_no_place_to_cut() -> None:
+    with pytest.raises(SourceError, match="None of the modules fc runs before the classification layer 'fc'"):
+        stage_network(Tiny(nn.ReLU()).eval(), "fc", IMAGES, by_hand=["fc"])
+
+
+def test_a_module_inside_one_that_is_kept_whole_is_no_place_to_cut() -> None:
+    network = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), nn.Flatten(), nn.LazyLinear(5))
+    network(IMAGES)
+    with pytest.raises(SourceError, match=r"cannot be cut behind the module '0\.0': .* inside another one"):
+        stage_network(network.eval(), "2", IMAGES, by_hand=["0", "0.0"])
+
+
 def test_a_stage_by_hand_must_not_hold_the_classification_layer() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Sequential(nn.Linear(3072, 4), nn.Linear(4, 5)))
     with pytest.raises(SourceError, match=r"'1' contains the classification layer '1\.1'"):

@@ -202,3 +202,9 @@ def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pyte
             folder.write_text("results.json", "new and longer")
         assert path.read_text() == "old"
         assert not list(tmp_path.glob(".*"))
+
+
+def test_a_folder_that_cannot_even_be_looked_for_is_refused(tmp_path: Path) -> None:
+    # So does a folder above it that may not be entered, which tests that run as root cannot make.
+    with pytest.raises(RunFolderError, match=r"cannot be written: .*too long"):
+        RunFolder(tmp_path / ("x" * 300) / "run")

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import final
 
+from torch import nn
+
 from inarch.comparison.draws import draw
 from inarch.features.store import Images, PrefixStore
 from inarch.launch.here import Workbench
 from inarch.launch.progress import Progress
+from inarch.network.weights import copy_of_weights
 from inarch.options import StudyOptions
 from inarch.preparation import Opened, as_images, keeping
 from inarch.profile import Profile
@@ -31,10 +34,12 @@ class Benches:
         self._opened, self._options, self._methods = opened, options, methods
         self._validated_on = validated_on
         self._folder, self._progress, self._profile = folder, progress, profile
-        self._weights = {name: value.clone() for name, value in opened.source.network.state_dict().items()}
+        self._weights = copy_of_weights(opened.source.network)
         self._images = as_images(opened.dataset, opened.source, options.settings(2, opened.machine.plan))
         self._at: tuple[int, int] | None = None
         self._bench: Workbench | None = None
+        # A copy of the network in the machine's arithmetic, for the stores of all draws.
+        self._frozen: Sequence[nn.Module] | None = None
 
     def settings(self, shots: int) -> TrainingSettings:
         """Those of all trials on draws of that size; draws of one size have the same number of images."""
@@ -45,13 +50,14 @@ class Benches:
         if self._bench is None or self._at != (shots, seed):
             self.close()
             opened, images = self._opened, self._validated(draw(self._images, shots, seed))
-            # What was trained before stands in the modules, and a store is made from the weights of the source.
+            # What was trained before stands in the modules, and a workbench takes them for those of the source.
             opened.source.network.load_state_dict(self._weights)
             kept = keeping(
                 opened.staged, images, opened.source, self.settings(shots), self._options, self._folder,
                 self._progress, self._methods,
             )  # fmt: skip
-            store = PrefixStore(opened.staged, images, opened.machine, kept)
+            store = PrefixStore(opened.staged, images, opened.machine, kept, self._frozen)
+            self._frozen = store.frozen
             store.profile = self._profile
             self._bench = Workbench(opened.staged, opened.source.network, store, self._folder)
             self._at = shots, seed

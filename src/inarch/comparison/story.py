@@ -18,7 +18,7 @@ from inarch.comparison.design import contestants, expected, tuning
 from inarch.comparison.options import CompareOptions
 from inarch.comparison.outcome import FORMAT, mean_ranks, of_size, sentence
 from inarch.comparison.runner import DrawRunner
-from inarch.environment import same_settings_afterwards
+from inarch.environment import enough_memory, same_settings_afterwards
 from inarch.errors import UsageError
 from inarch.launch.clock import Clock
 from inarch.launch.here import RANGE, TRIAL, recorded_test
@@ -45,7 +45,7 @@ def compare(
     study = options.study
     clock, profile = Clock(study.time_limit), Profile()
     require_apart(out, data)
-    with same_settings_afterwards(), RunFolder(out) as folder:
+    with same_settings_afterwards(), enough_memory(), RunFolder(out) as folder:
         start = opened(data, source, study, source_options, folder, progress, profile)
         folder.require_identity(identity_of(start.source, start.dataset, options.identity(), study.epochs))
         _say_what_is_short(options.shots, start, progress)

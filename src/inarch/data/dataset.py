@@ -56,7 +56,11 @@ def open_dataset(
     """
     if max_pixels < 1:
         raise UsageError(f"At most {max_pixels} pixels leaves no image.", "Give a number of pixels of 1 or more.")
-    listing = _list(root)
+    try:
+        listing = _list(root)
+    except OSError as error:  # a folder above it that may not be entered, a name that is too long
+        problem = f"{root} cannot be read: {error.strerror or error}."
+        raise DataError(problem, "Check the path and its permissions.") from error
     if len(listing.classes) < 2:
         raise DataError(
             f"{root} has one class only: {some(listing.classes)}.",

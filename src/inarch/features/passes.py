@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import final
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from inarch.features.images import Images
 from inarch.features.machine import Machine
@@ -24,13 +24,17 @@ class Passes:
     """The source network as it was when this was made, and the images of a study."""
 
     def __init__(
-        self, staged: Stages, images: Images, machine: Machine, tick: Callable[[], None], profile: Callable[[], Profile]
-    ) -> None:
-        """`tick` is called before every piece of work and may raise to end it; `profile` gets its time."""
+        self, staged: Stages, images: Images, machine: Machine, tick: Callable[[], None],
+        profile: Callable[[], Profile], chain: Sequence[nn.Module] | None = None,
+    ) -> None:  # fmt: skip
+        """`tick` is called before every piece of work and may raise to end it; `profile` gets its time. chain: the
+        frozen stages of other passes through this network on this machine, instead of copies of their own."""
         self._images, self._machine, self._tick, self._profile = images, machine, tick, profile
-        # Copies: trials train the stages behind their cut while a pass goes on to deeper cuts.
-        stages = range(len(staged.stages))
-        self.chain = [machine.place_frozen(copy.deepcopy(staged.segment(k, k + 1))) for k in stages]
+        if chain is None:
+            # Copies: trials train the stages behind their cut while a pass goes on to deeper cuts.
+            stages = range(len(staged.stages))
+            chain = [machine.place_frozen(copy.deepcopy(staged.segment(k, k + 1))) for k in stages]
+        self.chain = chain
 
     def push(
         self, cuts: Iterable[int], split: str, view: int | None, chunks: Iterable[np.ndarray]

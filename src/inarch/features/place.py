@@ -59,7 +59,8 @@ def readable(size: int) -> str:
 
 def free_space(folder: Path) -> int:
     """Free bytes of the disk that holds a folder, or would hold it; 0 where that cannot be known."""
-    while not folder.exists() and folder != folder.parent:
+    # Not folder.exists(), which raises where a folder may not be entered.
+    while not os.path.exists(folder) and folder != folder.parent:
         folder = folder.parent
     try:
         return shutil.disk_usage(folder).free

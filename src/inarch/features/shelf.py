@@ -214,8 +214,12 @@ class Shelf:
 
     def remove_leftovers(self, age: float) -> None:
         """Half-written files and rows without a manifest, older than `age` seconds, whose maker is not at work."""
+        files: list[Path] = []
         with suppress(OSError):
-            for file in list(self.folder.iterdir()):
+            files += self.folder.iterdir()
+        for file in files:
+            # One may have got its own name or be gone by now, which says nothing of the next.
+            with suppress(OSError):
                 found = _HALF.fullmatch(file.name)
                 if found and time.time() - file.stat().st_mtime >= age:
                     with suppress(Timeout), self._idle(found[1] or found[3]):

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, final
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from inarch.features.addresses import Addresses
 from inarch.features.images import Images
@@ -67,8 +67,14 @@ class Keeping:
 class PrefixStore:
     """Activations [images, ...] at any cut, for any view of any split. Close it to close its files."""
 
-    def __init__(self, staged: Stages, images: Images, machine: Machine, keeping: Keeping) -> None:
-        """`staged` must have the weights of the source now; later changes of its weights do not show here."""
+    def __init__(
+        self, staged: Stages, images: Images, machine: Machine, keeping: Keeping,
+        frozen: Sequence[nn.Module] | None = None,
+    ) -> None:  # fmt: skip
+        """`staged` must have the weights of the source now; later changes of its weights do not show here.
+
+        frozen: those of another store of this network on this machine, which are then held once for both.
+        """
         self.images = images
         self.machine = machine
         self.keeping = keeping
@@ -80,8 +86,9 @@ class PrefixStore:
         self.wanted_cuts: frozenset[int] | None = None
         self.profile = Profile()
         self._stages = staged.stages
-        self._passes = Passes(staged, images, machine, lambda: self.tick(), lambda: self.profile)
-        self._addresses = Addresses(self._passes.chain, images, machine, keeping.source, CHUNK)
+        self._passes = Passes(staged, images, machine, lambda: self.tick(), lambda: self.profile, frozen)
+        self.frozen = self._passes.chain
+        self._addresses = Addresses(self.frozen, images, machine, keeping.source, CHUNK)
         self._opened: OrderedDict[Key, Rows] = OrderedDict()
         self._checked: set[str] = set()
         self._written: set[str] = set()

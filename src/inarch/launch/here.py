@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from math import prod
 from pathlib import Path
 from typing import Any, final
 
@@ -25,6 +26,7 @@ from inarch.network.adapted import AdaptedNetwork
 from inarch.network.grafts import Configuration, Widths
 from inarch.network.randomness import own_randomness
 from inarch.network.stages import Stages
+from inarch.network.weights import copy_of_weights
 from inarch.results.folder import TRIAL as TRIAL
 from inarch.results.folder import RunFolder
 from inarch.results.ledger import Record
@@ -53,7 +55,7 @@ class Workbench:
         require_features(staged)
         # Weights and pixels must agree on the memory format, or every layer converts: tens of times slower here.
         self._network = network.to(memory_format=store.machine.plan.layout)
-        self.source_weights = {name: value.clone() for name, value in network.state_dict().items()}
+        self.source_weights = copy_of_weights(network)
         self.widths = Widths(staged.stages[-2].output_shape[0], staged.stages[-1].output_shape[0], store.images.classes)
 
     def network(self, trial: Trial) -> AdaptedNetwork:
@@ -247,12 +249,28 @@ class Workbench:
 
 
 def require_features(staged: Stages) -> None:
-    """`SourceError` where a network is nothing but a classification layer."""
+    """`SourceError` where a network is nothing but a classification layer, or that layer takes what is no vector of
+    features or no feature map [channels, h, w]: of tokens, say, or of maps with their channels last."""
     if len(staged.stages) < 2:
         raise SourceError(
             "The network has no layer with weights before its classification layer: nothing could be kept frozen.",
             "Use a network with more layers.",
         )
+    shape, last = staged.stages[-2].output_shape, len(staged.stages)
+    taken = [_inputs(module) for module in staged.segment(last - 1, last).modules()]
+    wanted = next(filter(None, taken), shape[0])
+    if len(shape) not in (1, 3) or wanted not in (shape[0], prod(shape)):
+        raise SourceError(
+            f"The classification layer takes {wanted} features, but what comes before it has the shape "
+            f"{list(shape)}, of which new layers could make no features.",
+            "Pool before the classification layer, so that it takes a vector for each image.",
+        )
+
+
+def _inputs(layer: nn.Module) -> int | None:
+    if isinstance(layer, nn.Linear):
+        return layer.in_features
+    return layer.in_channels if isinstance(layer, nn.Conv2d) else None
 
 
 def recorded_test(folder: RunFolder, trial: Trial) -> np.ndarray | None:
@@ -266,10 +284,10 @@ def _test_key(trial: Trial) -> str:
 
 
 def write_weights(path: Path, state: dict[str, Tensor]) -> None:
-    """Writes safetensors beside and renames: the file is whole or not there."""
+    """Writes safetensors beside and renames: the file is whole or not there. Tied weights are written once a name."""
     beside = path.with_name(f".{path.name}.part")
     try:
-        save_file(state, beside)
+        save_file(_each_by_itself(state), beside)
         beside.chmod(0o644)  # safetensors makes it unreadable for others
         os.replace(beside, path)
     except (OSError, SafetensorError) as error:  # safetensors wraps a full disk in an error of its own
@@ -278,6 +296,17 @@ def write_weights(path: Path, state: dict[str, Tensor]) -> None:
             f"Weights could not be written to {path.name} in {path.parent}: {error}.",
             "Make room or choose another --out; nothing recorded before is lost, the same command goes on from there.",
         ) from error
+
+
+def _each_by_itself(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same values, none of them on the memory of another, which safetensors refuses."""
+    known: set[int] = set()
+    found = {}
+    for name, value in state.items():
+        place = value.untyped_storage().data_ptr()
+        found[name] = value.clone() if place in known else value
+        known.add(place)
+    return found
 
 
 def _saved_weights(path: Path) -> dict[str, Tensor] | None:

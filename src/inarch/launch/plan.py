@@ -30,6 +30,7 @@ from inarch.launch.beside import quickest_number
 from inarch.network.randomness import own_randomness
 from inarch.network.recomputed import through
 from inarch.network.stages import Stages
+from inarch.network.weights import copy_of_weights
 
 # By how much a candidate must beat the default: less is within what other work does to a short measurement.
 MARGIN = 1.1
@@ -210,14 +211,13 @@ class _Rehearsal:
 
     def __init__(self, network: nn.Module, staged: Stages, device: str, recomputed: Mapping[str, int]) -> None:
         self._network, self._staged, self._device, self._recomputed = network, staged, device, recomputed
-        self._frozen = staged.segment(0, max(1, len(staged.stages) - 1))
 
     def forward(self, runner: Candidate, images: Tensor) -> float:
         machine, pixels = self._made_ready(runner, images)
-        self._frozen.eval()
+        frozen = self._staged.segment(0, max(1, len(self._staged.stages) - 1)).eval()
         start = self._now()
         with torch.no_grad(), machine.autocast(frozen=True):
-            self._frozen(pixels)
+            frozen(pixels)
         return self._now() - start
 
     def step(self, runner: Candidate, images: Tensor) -> float:
@@ -251,7 +251,7 @@ def rehearsing(
     network: nn.Module, staged: Stages, device: str, recomputed: Mapping[str, int] = NONE_AGAIN
 ) -> Iterator[_Rehearsal]:
     """Whatever is done to the network within, it is on the processor and as before afterwards; so is random state."""
-    weights = {name: value.clone() for name, value in network.state_dict().items()}
+    weights = copy_of_weights(network)
     modes = {module: module.training for module in network.modules()}
     try:
         with own_randomness():

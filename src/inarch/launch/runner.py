@@ -59,6 +59,9 @@ class TrialRunner:
         """The rate of new layers for every configuration, from range tests that are recorded."""
         rates = {}
         for number, track in enumerate(self.space.tracks, start=1):
+            # Of a study that has begun they are recorded.
+            if not self.history and self._clock.left() <= 0:
+                raise self._too_short(self._least())
             self._progress.note(f"Learning rate of new layers: range test {number} of {len(self.space.tracks)}.")
             configuration, deepest = track.configuration, self.space.deepest(track.configuration)
             rates[configuration] = self._bench.new_layer_rate(
@@ -84,23 +87,23 @@ class TrialRunner:
         if self._clock.limit < least < UNCERTAINTY * self._clock.limit:
             self._progress.announce(f"The time limit is tight: at least {duration(least)} may be needed.")
         elif least > self._clock.limit:
-            raise TimeLimitError(
-                f"--time-limit {duration(self._clock.limit)} is too short: traditional fine-tuning, the linear probe "
-                f"and their test need at least {duration(least * 1.1)} on this machine.",
-                "Give that much, or fewer --epochs, or a smaller --image-size; what was computed so far is kept.",
-                least * 1.1,
-            )
+            raise self._too_short(least)
+
+    def _too_short(self, least: float) -> TimeLimitError:
+        return TimeLimitError(
+            f"--time-limit {duration(self._clock.limit or 0.0)} is too short: traditional fine-tuning, the linear "
+            f"probe and their test need at least {duration(least * 1.1)} on this machine.",
+            "Give that much, or fewer --epochs, or a smaller --image-size; what was computed so far is kept.",
+            least * 1.1,
+        )
 
     def _least(self) -> float:
         """Seconds from the beginning of this call until all that must be there is there, as estimated."""
-        return self._clock.passed() + self._seconds(self._missing()) + self._closing()
-
-    def _seconds(self, to_come: Sequence[Batch]) -> float:
-        return self._costs.total(to_come)
+        return self._clock.passed() + self._costs.total(self._missing()) + self._closing()
 
     def _side_by_side(self, to_come: Sequence[Batch]) -> float:
         """Seconds of many batches, shared out evenly."""
-        return self._seconds(to_come) / self._workers.number if to_come else 0.0
+        return self._costs.total(to_come) / self._workers.number if to_come else 0.0
 
     def _missing(self) -> list[Batch]:
         """What must be there whatever the limit, each with the trials that are trained together with it."""
@@ -124,7 +127,7 @@ class TrialRunner:
         either side and of the two baselines, which may be missing as well, and for the end."""
         race = Race(self.space, self.history)
         first: list[Batch] = [(trial,) for trial in islice(race.pending(), race.essential)]
-        return self._closing() + self._seconds(list(dict.fromkeys([*missing, *first])))
+        return self._closing() + self._costs.total(list(dict.fromkeys([*missing, *first])))
 
     def run(self) -> None:
         """Search and confirmation, and again where time is left after all: first estimates may have been too dear."""
@@ -245,7 +248,7 @@ class TrialRunner:
         missing = self._missing()
         if batch in missing:
             return -0.5 * self._clock.overtime()
-        return 0.5 * self._closing() + self._seconds(missing)
+        return 0.5 * self._closing() + self._costs.total(missing)
 
     def _needed(self) -> list[Trial]:
         """Trials whose weights may still be tested or delivered: every probe may come to stand for its graft."""

@@ -8,6 +8,7 @@ of it. Where the search takes another turn, nobody asks for them, and they are f
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
@@ -200,12 +201,22 @@ class Workers:
             try:
                 records = bench.trained(job.batch, Watch(job.deadline, _seldom(connection.send), job.every_epoch))
             except Exception as error:
+                # What a connection takes of an error is without its traceback.
+                error.add_note(traceback.format_exc())
                 records = error
             found = _Trained(job, records, store.profile.seconds(), store.segments(), private_bytes())
             try:
                 connection.send(found)
             except (PicklingError, TypeError, AttributeError):  # an error of somebody else, with what is no data
-                connection.send(replace(found, records=RuntimeError(repr(records))))
+                connection.send(replace(found, records=_in_words(records)))
+
+
+def _in_words(found: object) -> RuntimeError:
+    """An error that says what another one says, notes included."""
+    error = RuntimeError(repr(found))
+    for note in getattr(found, "__notes__", ()):
+        error.add_note(note)
+    return error
 
 
 def _seldom(tell: Callable[[tuple[int, int]], None]) -> Callable[[int, int], None]:

@@ -23,6 +23,7 @@ from inarch.network.libraries import build_network
 from inarch.network.naming import LAST_STAGE
 from inarch.network.pieces import Pieces, set_submodule
 from inarch.network.stages import Stage, Stages, stage_network
+from inarch.network.weights import narrow_first_convolution
 
 
 def stored_cut(configuration: Configuration, cut: int, stages: int) -> int:
@@ -107,6 +108,8 @@ class AdaptedNetwork(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> AdaptedNetwork:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        # Segments have dictionaries of their own for what is no module's: later ones are made from the whole network.
+        self.staged.network._apply(fn, recurse)
         if self._pieces:
             self._pieces.apply(fn)
         return self
@@ -281,6 +284,8 @@ def build(card: Card, folder: Path) -> AdaptedNetwork:
     extra = {key: value for key, value in card.extra.items() if key != "adapted"}
     plain = Card(card.network, card.arguments, python=card.python, input=card.input, extra=extra)
     network = build_network(plain, folder)
+    if card.input.channels == 1 and not card.network.startswith("python:"):
+        narrow_first_convolution(network)  # as weights for grey images had it done when the source was loaded
     example = card.input.example()
     for added in card.adapted:
         network = _attach(network, added, example, where)

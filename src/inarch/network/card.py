@@ -69,7 +69,8 @@ class InputSpec:
     def checked(self, where: str) -> InputSpec:
         """Itself; SourceError where a value cannot be meant."""
         wrong = [
-            (min(self.channels, self.height, self.width) < 1, "'size' has a side below 1"),
+            (min(self.height, self.width) < 1, "'size' has a side below 1"),
+            (self.channels not in (1, 3), f"'size' has {self.channels} channels, and images are grey (1) or RGB (3)"),
             (len(self.mean) != self.channels, f"'mean' has {len(self.mean)} values for {self.channels} channel(s)"),
             (len(self.std) != self.channels, f"'std' has {len(self.std)} values for {self.channels} channel(s)"),
             (not all(value > 0 for value in self.std), f"'std' {list(self.std)} is not positive"),

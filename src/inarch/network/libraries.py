@@ -7,6 +7,7 @@ input, class names, the name of the classification layer.
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 import types
 import urllib.error
@@ -23,6 +24,7 @@ import timm
 import timm.data
 import torchvision
 from torch import Tensor, nn
+from torchvision.models import DenseNet
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from inarch.errors import SourceError, UsageError
@@ -33,6 +35,8 @@ FORMS = (
     "timm:NAME, torchvision:NAME, inarch:embedded, python:FILE.py:FUNCTION, a card (CARD.json) or a folder with a "
     "card.json"
 )
+# As DenseNets' published weights name them: norm.1 where the network has norm1 (torchvision's own loading renames too).
+_OLD_NAME = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.(?:weight|bias|running_mean|running_var))$")
 _GIVE_WEIGHTS = "Pass its weights with --weights FILE.safetensors, or a card that names them (--source CARD.json)."
 
 
@@ -217,24 +221,36 @@ def _no_retries() -> Iterator[None]:
 def _load_torchvision(name: str, arguments: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
     weights = torchvision.models.get_model_weights(name).DEFAULT
     _same_classes(name, arguments, len(weights.meta["categories"]))
-    if name in {"googlenet", "inception_v3"}:
-        arguments = {"transform_input": True, "init_weights": False} | arguments
-    state = weights.get_state_dict(progress=False, check_hash=True)
+    arguments = arguments_of_weights(Card(f"torchvision:{name}", arguments)) | arguments
+    # The hash is that of what is downloaded; what lies in the cache may be anything, and must not run.
+    state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     network = build_network(Card(f"torchvision:{name}", arguments), Path())
     network.load_state_dict(adapt_weights(network, state))
     return network, arguments
 
 
+def arguments_of_weights(card: Card) -> dict[str, Any]:
+    """Arguments without which a network takes its library's weights and gives other logits than they were trained for.
+
+    torchvision sets them itself wherever it loads its own weights.
+    """
+    if card.network in {"torchvision:googlenet", "torchvision:inception_v3"}:
+        return {"transform_input": True, "init_weights": False}
+    return {}
+
+
 def adapt_weights(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights brought to the form of `network` by its own library, where they do not fit as they are.
 
-    Position embeddings are resized to another image size, older layouts renamed; what still does not fit stays.
+    Position embeddings are resized to another image size, older names changed; what still does not fit stays.
     """
     own = network.state_dict()
     if own.keys() == state.keys() and all(own[name].shape == state[name].shape for name in own):
         return state
     adapt = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     try:
+        if isinstance(network, DenseNet):
+            return {_OLD_NAME.sub(r"\1\2", name): value for name, value in state.items()}
         if isinstance(network, VisionTransformer):
             return dict(interpolate_embeddings(network.image_size, network.patch_size, dict(state)))
         return dict(adapt(dict(state), network)) if adapt is not None else state

@@ -23,6 +23,7 @@ from inarch.network.libraries import (
     FORMS,
     Facts,
     adapt_weights,
+    arguments_of_weights,
     build_network,
     hub_weights,
     library_facts,
@@ -108,7 +109,11 @@ def load_source(
     `announce` gets a sentence before a file of the user's is run. Raises SourceError where the network, its weights or
     its card cannot be used, UsageError where `text` is of no known form; both say what to do.
     """
-    name, card, folder = _find(text)
+    try:
+        name, card, folder = _find(text)
+    except OSError as error:  # a folder above it that may not be entered, a name that is too long
+        problem = f"'{text}' cannot be read: {error.strerror or error}."
+        raise SourceError(problem, "Check the path and its permissions.") from error
     card = replace(
         card,
         arguments={**card.arguments, **options.arguments},
@@ -175,6 +180,8 @@ def _with_weights(card: Card, folder: Path, options: SourceOptions, name: str) -
         network, arguments = hub_weights(card)
         return network, replace(card, arguments=arguments)
     state = read_weights(file)
+    if card.adapted is None:
+        card = replace(card, arguments=arguments_of_weights(card) | dict(card.arguments))
     network = build_network(card, folder)
     take_grey_images(network, state)
     fit_weights(network, adapt_weights(network, state), f"'{name}'")

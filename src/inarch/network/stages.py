@@ -184,7 +184,19 @@ def _cuts_by_hand(
 ) -> tuple[list[Cut], list[str]]:
     """A cut behind each module but the last before the classification layer, whose stage reaches up to that layer."""
     ends = {str(node.target): i for i, node in enumerate(cuttable.operations) if node.op == "call_module"}
-    names = [path for path in paths if path != layer and ends.get(path, len(ends)) <= last.position]
+    for path in paths:
+        if path not in ends:
+            raise SourceError(
+                f"The network cannot be cut behind the module '{path}': it does not run as a whole, or lies inside "
+                "another one that is named.",
+                "Leave it out, or name the modules inside it.",
+            )
+    names = [path for path in paths if path != layer and ends[path] <= last.position]
+    if not names:
+        raise SourceError(
+            f"None of the modules {', '.join(paths)} runs before the classification layer '{layer}'.",
+            "Name one or more that do, like layer1.0.",
+        )
     cuts: list[Cut] = []
     for path in names[:-1]:
         cut = allowed.get(ends[path])

@@ -48,7 +48,9 @@ def fit_weights(network: nn.Module, state: Mapping[str, Tensor], where: str) -> 
     unexpected = sorted((name for name in state if name not in own), key=lambda n: (n.endswith(_COUNTER), n))
     differing = [name for name in own if name in state and own[name].shape != state[name].shape]
     if not (missing or unexpected or differing):
-        network.load_state_dict(dict(state), strict=False)
+        # Into what the network gave, which also says of which version each module is: some of torchvision ask for it.
+        own.update(state)
+        network.load_state_dict(own, strict=False)
         return
     layers = {name.rpartition(".")[0] for name in differing}
     only_outputs = all(own[name].shape[1:] == state[name].shape[1:] for name in differing)
@@ -75,6 +77,14 @@ def _first(problem: str, names: list[str]) -> str:
     return f"{problem}: {', '.join(names[:_NAMED])}{more}"
 
 
+def copy_of_weights(network: nn.Module) -> dict[str, Tensor]:
+    """All that `load_state_dict` takes, copied; with the versions of modules, which some of torchvision ask for."""
+    state: dict[str, Tensor] = network.state_dict()
+    for name in list(state):
+        state[name] = state[name].clone()
+    return state
+
+
 def first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d] | None:
     """Path and module of the convolution that reads the images, None where the network begins otherwise."""
     convolutions = ((path, m) for path, m in network.named_modules() if isinstance(m, nn.Conv2d))
@@ -84,15 +94,17 @@ def first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d] | None:
 def take_grey_images(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Narrows the first convolution to one channel where that of `state` has one."""
     found = first_convolution(network)
-    if found is None:
-        return
-    path, convolution = found
-    weight = state.get(f"{path}.weight")
-    if weight is not None and weight.dim() == 4 and weight.shape[1] == 1 < convolution.in_channels:
-        if convolution.groups != 1:
-            return
-        convolution.in_channels = 1
-        convolution.weight = nn.Parameter(torch.empty_like(convolution.weight[:, :1]))
+    weight = None if found is None else state.get(f"{found[0]}.weight")
+    if weight is not None and weight.dim() == 4 and weight.shape[1] == 1:
+        narrow_first_convolution(network)
+
+
+def narrow_first_convolution(network: nn.Module) -> None:
+    """Lets the convolution that reads the images take those of one channel, with its weights for the first of them."""
+    found = first_convolution(network)
+    if found is not None and found[1].in_channels > 1 and found[1].groups == 1:
+        found[1].in_channels = 1
+        found[1].weight = nn.Parameter(found[1].weight[:, :1].detach().clone())
 
 
 def check_finite(network: nn.Module, where: str) -> None:

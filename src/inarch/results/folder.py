@@ -40,10 +40,11 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = path / CHECKPOINTS
-        for place in (path, *path.parents):
-            if place.is_file():
-                raise RunFolderError(f"{place} is a file, and no run folder.", "Choose a new or empty folder as --out.")
         with _writing(path):
+            for place in (path, *path.parents):
+                if place.is_file():
+                    remedy = "Choose a new or empty folder as --out."
+                    raise RunFolderError(f"{place} is a file, and no run folder.", remedy)
             path.mkdir(parents=True, exist_ok=True)
             _refuse_foreign(path)
             self._lock = _locked(path)
@@ -140,7 +141,7 @@ def write_text(path: Path, text: str) -> Path:
 
 def lacks(path: Path, what: str, file: str) -> tuple[str, str]:
     """Problem and remedy where `path` holds no `file` and so no `what` of a run: what is there says which run it is."""
-    if not path.exists():
+    if not os.path.exists(path):  # nor where it cannot be looked for, which Path.exists raises
         return f"There is no folder {path}.", "Check the path."
     if not path.is_dir():
         return f"{path} is a file.", "Give the run folder, which `inarch fit` wrote."
