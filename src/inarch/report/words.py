@@ -26,7 +26,7 @@ _SHORT_ROLES: Final = {
     "traditional": "traditional fine-tuning",
     "linear_probe": "linear probe",
     **{f"{graft}_best_cut": f"{graft}, best cut" for graft in GRAFTS},
-    "replace_best_cut": "best that replaces the layer",
+    "replace_best_cut": "best that replaces",
 }
 
 
