@@ -80,11 +80,14 @@ def stages(
     """List the stages of a network: what --cuts can name."""
     from inarch.network.adapted import stage
     from inarch.network.source import load_source
+    from inarch.network.stages import require_cut
     from inarch.terminal import stages_table
 
     options = source_options(weights, image_size, None, pretrained=not no_weights)
     loaded = load_source(source, options, announce=announce)
-    staged = stage(loaded.network, loaded.classification_layer, loaded.input.example(), words(by_hand) or None)
+    named = words(by_hand)
+    staged = stage(loaded.network, loaded.classification_layer, loaded.input.example(), named or None)
+    require_cut(staged, named, loaded.classification_layer)
     console.print(stages_table(staged))
     if finer:
         console.print(counted(len(staged.fine), "finer cut") + ", behind: " + ", ".join(staged.fine), soft_wrap=True)

@@ -163,7 +163,7 @@ class Outcome:
                     "interval95": list(pair.interval95),
                     "p": pair.p,
                     "of": pair.of,
-                    "tuned_alike": self._done,
+                    "searched_in_full": self._done,
                 }
             )
         for row, corrected in zip(rows, holm([row["p"] for row in rows]), strict=True):

@@ -19,7 +19,7 @@ from inarch.launch.progress import Progress
 from inarch.methods import make_method
 from inarch.network.adapted import stage
 from inarch.network.source import Source, SourceOptions, load_source
-from inarch.network.stages import Stages
+from inarch.network.stages import Stages, require_cut
 from inarch.options import StudyOptions, cut_indices, require_method
 from inarch.plural import counted
 from inarch.profile import Profile
@@ -50,6 +50,7 @@ def opened(
         loaded = load_source(source, source_options, announce=progress.announce)
         by_hand = options.stages or None
         staged = stage(loaded.network, loaded.classification_layer, loaded.input.example(), by_hand)
+        require_cut(staged, options.stages, loaded.classification_layer)
         # A mistake in them must not decide what the run folder is.
         cut_indices(options.cuts, staged)
         require_method(options, staged)

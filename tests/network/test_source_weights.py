@@ -136,15 +136,17 @@ def test_modules_that_ask_for_their_version_take_weights(tmp_path: Path) -> None
     assert torch.equal(source.network.state_dict()["classifier.1.bias"], network.state_dict()["classifier.1.bias"])
 
 
-@pytest.mark.parametrize("given", [None, False])
-def test_weights_from_a_file_see_the_pixels_that_they_were_trained_on(tmp_path: Path, given: bool | None) -> None:
-    arguments = {"num_classes": 3, "aux_logits": False, "init_weights": False}
+@pytest.mark.parametrize(
+    ("said", "transformed"), [({}, True), ({"transform_input": False}, False), ({"num_classes": 3}, False)]
+)
+def test_weights_from_a_file_see_the_pixels_that_they_were_trained_on(
+    tmp_path: Path, said: dict[str, Any], transformed: bool
+) -> None:
+    arguments = {"aux_logits": False, "init_weights": False} | said
     weights = save(torchvision.models.googlenet(**arguments), tmp_path / "w.safetensors")
-    said = {} if given is None else {"transform_input": given}
-    options = SourceOptions(weights=weights, arguments=arguments | said, image_size=64)
-    source = load_source("torchvision:googlenet", options)
-    assert source.network.transform_input is (given is None)
-    assert source.card.arguments["transform_input"] is (given is None)
+    source = load_source("torchvision:googlenet", SourceOptions(weights=weights, arguments=arguments, image_size=64))
+    assert source.network.transform_input is transformed
+    assert source.card.arguments.get("transform_input", False) is transformed
 
 
 def test_missing_and_damaged_weights_are_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from inarch.errors import SourceError
 from inarch.network.source import load_source
-from inarch.network.stages import stage_network, stage_rows
+from inarch.network.stages import require_cut, stage_network, stage_rows
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -266,8 +266,10 @@ def test_the_classification_layer_alone_is_no_place_to_cut() -> None:
 def test_a_module_inside_one_that_is_kept_whole_is_no_place_to_cut() -> None:
     network = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), nn.Flatten(), nn.LazyLinear(5))
     network(IMAGES)
+    staged = stage_network(network.eval(), "2", IMAGES, by_hand=["0", "0.0", "1"])
+    require_cut(staged, ["0", "1", "2"], "2")
     with pytest.raises(SourceError, match=r"cannot be cut behind the module '0\.0': .* inside another one"):
-        stage_network(network.eval(), "2", IMAGES, by_hand=["0", "0.0"])
+        require_cut(staged, ["0", "0.0", "1"], "2")
 
 
 def test_a_stage_by_hand_must_not_hold_the_classification_layer() -> None:

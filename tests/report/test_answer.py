@@ -58,7 +58,7 @@ def test_seeds_that_failed_are_said(run: Run) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"tuned_alike": False}, "so far the choice is better by 2.4 points, but time was too short to search both"),
+        ({"searched_in_full": False}, "so far a difference of +2.4 points; time was too short to search both alike."),
         ({"of": "images"}, "more than the choice of test images explains, while other seeds were not tried."),
     ],
 )

@@ -60,7 +60,7 @@ class TrialRunner:
         rates = {}
         for number, track in enumerate(self.space.tracks, start=1):
             # Of a study that has begun they are recorded.
-            if not self.history and self._clock.left() <= 0:
+            if not self.history and self._clock.left() <= -self._clock.overtime() / 2:
                 raise self._too_short(self._least())
             self._progress.note(f"Learning rate of new layers: range test {number} of {len(self.space.tracks)}.")
             configuration, deepest = track.configuration, self.space.deepest(track.configuration)

@@ -232,9 +232,11 @@ def _load_torchvision(name: str, arguments: dict[str, Any]) -> tuple[nn.Module, 
 def arguments_of_weights(card: Card) -> dict[str, Any]:
     """Arguments without which a network takes its library's weights and gives other logits than they were trained for.
 
-    torchvision sets them itself wherever it loads its own weights.
+    torchvision sets them itself wherever it loads its own weights. Weights for another number of classes are somebody
+    else's, who need not have trained them so.
     """
-    if card.network in {"torchvision:googlenet", "torchvision:inception_v3"}:
+    known = {"torchvision:googlenet", "torchvision:inception_v3"}
+    if card.network in known and card.arguments.get("num_classes", 1000) == 1000:
         return {"transform_input": True, "init_weights": False}
     return {}
 

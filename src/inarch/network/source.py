@@ -180,10 +180,11 @@ def _with_weights(card: Card, folder: Path, options: SourceOptions, name: str) -
         network, arguments = hub_weights(card)
         return network, replace(card, arguments=arguments)
     state = read_weights(file)
-    if card.adapted is None:
-        card = replace(card, arguments=arguments_of_weights(card) | dict(card.arguments))
     network = build_network(card, folder)
-    take_grey_images(network, state)
+    grey = not from_python and take_grey_images(network, state)
+    if card.adapted is None and not grey and (theirs := arguments_of_weights(card)):
+        card = replace(card, arguments=theirs | dict(card.arguments))
+        network = build_network(card, folder)
     fit_weights(network, adapt_weights(network, state), f"'{name}'")
     return network, replace(card, weights=file.name)
 

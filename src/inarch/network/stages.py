@@ -184,14 +184,8 @@ def _cuts_by_hand(
 ) -> tuple[list[Cut], list[str]]:
     """A cut behind each module but the last before the classification layer, whose stage reaches up to that layer."""
     ends = {str(node.target): i for i, node in enumerate(cuttable.operations) if node.op == "call_module"}
-    for path in paths:
-        if path not in ends:
-            raise SourceError(
-                f"The network cannot be cut behind the module '{path}': it does not run as a whole, or lies inside "
-                "another one that is named.",
-                "Leave it out, or name the modules inside it.",
-            )
-    names = [path for path in paths if path != layer and ends[path] <= last.position]
+    # Models that were delivered with modules that do not run, which changed nothing, are loaded on; see `require_cut`.
+    names = [path for path in paths if path != layer and path in ends and ends[path] <= last.position]
     if not names:
         raise SourceError(
             f"None of the modules {', '.join(paths)} runs before the classification layer '{layer}'.",
@@ -212,6 +206,19 @@ def _cuts_by_hand(
             )
         cuts.append(cut)
     return [*cuts, last], [*names, LAST_STAGE]
+
+
+def require_cut(staged: Stages, paths: Sequence[str], layer: str) -> None:
+    """`SourceError` where a module of `paths`, by which stages were named by hand, ends none of the stages; `layer`,
+    the classification layer, may stand among them."""
+    names = {layer, *(stage.name for stage in staged.stages)}
+    for path in paths:
+        if path not in names:
+            raise SourceError(
+                f"The network cannot be cut behind the module '{path}': it does not run as a whole before the "
+                "classification layer, or lies inside another one that is named.",
+                "Leave it out, or name the modules inside it.",
+            )
 
 
 def _measure(

@@ -91,12 +91,14 @@ def first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d] | None:
     return next(convolutions, None)
 
 
-def take_grey_images(network: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Narrows the first convolution to one channel where that of `state` has one."""
+def take_grey_images(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    """Narrows the first convolution to one channel where that of `state` has one; whether it has."""
     found = first_convolution(network)
     weight = None if found is None else state.get(f"{found[0]}.weight")
-    if weight is not None and weight.dim() == 4 and weight.shape[1] == 1:
+    grey = weight is not None and weight.dim() == 4 and weight.shape[1] == 1
+    if grey:
         narrow_first_convolution(network)
+    return grey
 
 
 def narrow_first_convolution(network: nn.Module) -> None:

@@ -46,9 +46,10 @@ def _against_usual(row: Any, test: Any) -> str:
     explained = "more than chance explains"
     if row.get("of") == "images":
         explained = "more than the choice of test images explains, while other seeds were not tried"
-    if row.get("tuned_alike") is False:
-        better = "better" if row["difference"] > 0 else "worse"
-        return f"{usual} so far the choice is {better} by {points}, but time was too short to search both alike."
+    if row.get("searched_in_full") is False:
+        chance = ", which can be chance" if low <= 0 <= high else ""
+        so_far = f"so far a difference of {words.points(row['difference'])} points{chance}"
+        return f"{usual} {so_far}; time was too short to search both alike."
     if low > 0:
         return f"{usual} the choice is better by {points}, {explained}."
     if high < 0:
@@ -83,14 +84,14 @@ def _traditional(results: Any) -> list[tuple[str, str, list[str]]]:
         (
             "Against traditional fine-tuning",
             f"{words.points(row['difference'])} points",
-            [f"95 % interval {words.points_range(row['interval95'])}", _verdict(row)],
+            [f"95 % interval {words.points_range(row['interval95'])}", _verdict(row, row.get("searched_in_full"))],
         )
         for row in found
     ]
 
 
-def _verdict(row: Any) -> str:
-    return "so far: not yet tuned alike" if row.get("tuned_alike") is False else words.verdict(row["interval95"])
+def _verdict(row: Any, alike: bool | None) -> str:
+    return "so far: not yet tuned alike" if alike is False else words.verdict(row["interval95"])
 
 
 def _layer(results: Any) -> tuple[str, str, list[str]]:
@@ -98,7 +99,7 @@ def _layer(results: Any) -> tuple[str, str, list[str]]:
     if not (layer.get("kept") and layer.get("replaced")):
         return title, "", [f"not compared: {layer['reason']}"]
     below = [f"95 % interval {words.points_range(layer['interval95'])}, against replacing it"]
-    below.append(_verdict(layer))
+    below.append(_verdict(layer, layer.get("tuned_alike")))
     return title, f"{words.points(layer['difference'])} points", below
 
 

@@ -163,13 +163,13 @@ def how(run: Run) -> Section:
         f"{counted(settings['seeds'], 'further draw')}, and tested on all {counts['test']} test images, which "
         "decided nothing. inarch methods says in a line what each method is.",
         "Traditional fine-tuning trains all layers with a new classifier and is tuned with as many trials. Differences "
-        "come with p-values after Holm's correction for how many there are with as many training images.",
+        "come with p-values after Holm's correction for how many there are with as many training images. Of a class "
+        "that has no more images than are drawn all draws hold the same ones, which intervals cannot know.",
     ]
     if any(not size["shots"] for size in run.results["sizes"]):
         text.append(
             "Where all training images are taken there is nothing to draw from: draws differ there in initial weights, "
-            "order and views alone, so that intervals say nothing of other training images. So it is for every class "
-            "that has no more images than are drawn."
+            "order and views alone, so that intervals say nothing of other training images."
         )
     added = words.training_sentence(settings)
     return Section("how", "How it was compared", [*text, added] if added else text)
