@@ -18,7 +18,7 @@ from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 
 from formulas import source_classes
-from inarch.launch.here import write_weights
+from inarch.network.weights import write_weights
 from recipe import Recipe, write_json
 from stream import Batch, scaled, training_batches, validation_batches
 

@@ -830,9 +830,9 @@ def fill_the_ledger(patch: pytest.MonkeyPatch) -> None:
 
 
 def fill_the_checkpoints(patch: pytest.MonkeyPatch) -> None:
-    from inarch.launch import here
+    from inarch.network import weights
 
-    save, calls = here.save_file, iter(range(100))
+    save, calls = weights.save_file, iter(range(100))
 
     def full(state: Any, path: Path) -> None:
         if next(calls) == 6:
@@ -840,7 +840,7 @@ def fill_the_checkpoints(patch: pytest.MonkeyPatch) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
         save(state, path)
 
-    patch.setattr(here, "save_file", full)
+    patch.setattr(weights, "save_file", full)
 
 
 def fill_at_the_end(patch: pytest.MonkeyPatch) -> None:

@@ -17,10 +17,10 @@ from typing import final
 from torch import Tensor
 
 from inarch.features.plan import Plan
-from inarch.launch.here import write_weights
 from inarch.network.adapted import AdaptedNetwork, addition
 from inarch.network.original import DIGEST, ORIGINAL, changed_weights
 from inarch.network.source import Source
+from inarch.network.weights import write_weights
 from inarch.results.folder import write_text
 from inarch.results.unknown import KNOWN, Known
 

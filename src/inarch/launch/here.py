@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
-from math import prod
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
-from inarch.errors import RunFolderError, SourceError, TrainingError
+from inarch.errors import TrainingError
 from inarch.features.store import PrefixStore
 from inarch.launch.allocator import give_back
 from inarch.launch.cost import Speeds, seconds_of
@@ -25,8 +21,8 @@ from inarch.methods import make_method
 from inarch.network.adapted import AdaptedNetwork
 from inarch.network.grafts import Configuration, Widths
 from inarch.network.randomness import own_randomness
-from inarch.network.stages import Stages
-from inarch.network.weights import copy_of_weights
+from inarch.network.stages import Stages, require_features
+from inarch.network.weights import copy_of_weights, saved_weights, write_weights
 from inarch.results.folder import TRIAL as TRIAL
 from inarch.results.folder import RunFolder
 from inarch.results.ledger import Record
@@ -174,7 +170,7 @@ class Workbench:
         Then together with the same trials as before, or its last bits would differ.
         """
         with self.store.profile.section("checkpoints"):
-            state = _saved_weights(self._checkpoint(trial))
+            state = saved_weights(self._checkpoint(trial))
         if state is not None:
             network = self.network(trial)
             network.load_state_dict(state, strict=False)
@@ -248,31 +244,6 @@ class Workbench:
         return speeds
 
 
-def require_features(staged: Stages) -> None:
-    """`SourceError` where a network is nothing but a classification layer, or that layer takes what is no vector of
-    features or no feature map [channels, h, w]: of tokens, say, or of maps with their channels last."""
-    if len(staged.stages) < 2:
-        raise SourceError(
-            "The network has no layer with weights before its classification layer: nothing could be kept frozen.",
-            "Use a network with more layers.",
-        )
-    shape, last = staged.stages[-2].output_shape, len(staged.stages)
-    taken = [_inputs(module) for module in staged.segment(last - 1, last).modules()]
-    wanted = next(filter(None, taken), shape[0])
-    if len(shape) not in (1, 3) or wanted not in (shape[0], prod(shape)):
-        raise SourceError(
-            f"The classification layer takes {wanted} features, but what comes before it has the shape "
-            f"{list(shape)}, of which new layers could make no features.",
-            "Pool before the classification layer, so that it takes a vector for each image.",
-        )
-
-
-def _inputs(layer: nn.Module) -> int | None:
-    if isinstance(layer, nn.Linear):
-        return layer.in_features
-    return layer.in_channels if isinstance(layer, nn.Conv2d) else None
-
-
 def recorded_test(folder: RunFolder, trial: Trial) -> np.ndarray | None:
     """What `Workbench.test` recorded of a trial; None where it was not tested yet."""
     record = folder.ledger.get(_test_key(trial))
@@ -281,40 +252,6 @@ def recorded_test(folder: RunFolder, trial: Trial) -> np.ndarray | None:
 
 def _test_key(trial: Trial) -> str:
     return f"{TEST}-{trial.key}"
-
-
-def write_weights(path: Path, state: dict[str, Tensor]) -> None:
-    """Writes safetensors beside and renames: the file is whole or not there. Tied weights are written once a name."""
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        save_file(_each_by_itself(state), beside)
-        beside.chmod(0o644)  # safetensors makes it unreadable for others
-        os.replace(beside, path)
-    except (OSError, SafetensorError) as error:  # safetensors wraps a full disk in an error of its own
-        beside.unlink(missing_ok=True)
-        raise RunFolderError(
-            f"Weights could not be written to {path.name} in {path.parent}: {error}.",
-            "Make room or choose another --out; nothing recorded before is lost, the same command goes on from there.",
-        ) from error
-
-
-def _each_by_itself(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same values, none of them on the memory of another, which safetensors refuses."""
-    known: set[int] = set()
-    found = {}
-    for name, value in state.items():
-        place = value.untyped_storage().data_ptr()
-        found[name] = value.clone() if place in known else value
-        known.add(place)
-    return found
-
-
-def _saved_weights(path: Path) -> dict[str, Tensor] | None:
-    """What `write_weights` wrote; None where the file is not there, or a power cut left a part of it."""
-    try:
-        return load_file(path)
-    except (FileNotFoundError, SafetensorError):
-        return None
 
 
 def _arrays(outcome: Trained | TrainingError) -> dict[str, np.ndarray]:

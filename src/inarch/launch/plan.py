@@ -211,13 +211,15 @@ class _Rehearsal:
 
     def __init__(self, network: nn.Module, staged: Stages, device: str, recomputed: Mapping[str, int]) -> None:
         self._network, self._staged, self._device, self._recomputed = network, staged, device, recomputed
+        network.to(device)  # before there are segments, which have dictionaries of their own for what is no module's
+        self._frozen = staged.segment(0, max(1, len(staged.stages) - 1))
 
     def forward(self, runner: Candidate, images: Tensor) -> float:
         machine, pixels = self._made_ready(runner, images)
-        frozen = self._staged.segment(0, max(1, len(self._staged.stages) - 1)).eval()
+        self._frozen.eval()
         start = self._now()
         with torch.no_grad(), machine.autocast(frozen=True):
-            frozen(pixels)
+            self._frozen(pixels)
         return self._now() - start
 
     def step(self, runner: Candidate, images: Tensor) -> float:
@@ -238,7 +240,7 @@ class _Rehearsal:
     def _made_ready(self, runner: Candidate, images: Tensor) -> tuple[Machine, Tensor]:
         memory_format, precision = runner
         machine = Machine(self._device, Plan(memory_format, precision, precision))
-        self._network.to(self._device).to(memory_format=machine.plan.layout)
+        self._network.to(memory_format=machine.plan.layout)
         return machine, machine.place(images)
 
     def _now(self) -> float:

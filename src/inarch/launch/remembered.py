@@ -38,15 +38,13 @@ def remembered(
     file = cache_folder() / PLANS
     key = hashlib.sha256(json.dumps(subject, sort_keys=True).encode()).hexdigest()[:24]
     with _alone(file):
-        known = _known(file, key)
-        if known is not None:
+        if (known := _known(_read(file), key)) is not None:
             return known
         decision = measure()
         # Whoever did not wait for this one to end has kept plans meanwhile, perhaps this very one.
-        known = _known(file, key)
-        if known is not None:
-            return known
         plans = _read(file)
+        if (known := _known(plans, key)) is not None:
+            return known
         plans[key] = decision.to_json() | {"of": dict(subject)}
         try:
             write_text(file, json.dumps({"format": FORMAT, "plans": plans}, indent=1) + "\n")
@@ -66,9 +64,9 @@ def this_processor(device: str) -> dict[str, Any]:
     return found | {"device": torch.cuda.get_device_name(device) if accelerated else device}
 
 
-def _known(file: Path, key: str) -> Decision | None:
+def _known(plans: Mapping[str, Any], key: str) -> Decision | None:
     try:
-        return Decision.from_json(_read(file)[key])
+        return Decision.from_json(plans[key])
     except (KeyError, TypeError, ValueError):
         return None
 

@@ -73,3 +73,10 @@ def outputs(layer: nn.Module) -> int | None:
     if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1:
         return layer.out_channels
     return None
+
+
+def inputs(layer: nn.Module) -> int | None:
+    """Number of features, or of channels, that a linear layer or a convolution takes, else None."""
+    if isinstance(layer, nn.Linear):
+        return layer.in_features
+    return layer.in_channels if isinstance(layer, nn.Conv2d) else None

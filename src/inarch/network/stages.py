@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Protocol, final
 
 import torch
@@ -18,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from inarch.errors import SourceError
 from inarch.network.cuts import Cut, CuttableGraph
 from inarch.network.naming import LAST_STAGE, block_stages, fine_names
-from inarch.network.probe import evaluating, run_images
+from inarch.network.probe import evaluating, inputs, run_images
 from inarch.network.tracing import chain_of_modules, trace
 
 
@@ -219,6 +220,25 @@ def require_cut(staged: Stages, paths: Sequence[str], layer: str) -> None:
                 "classification layer, or lies inside another one that is named.",
                 "Leave it out, or name the modules inside it.",
             )
+
+
+def require_features(staged: Stages) -> None:
+    """`SourceError` where a network is nothing but a classification layer, or that layer takes what is no vector of
+    features or no feature map [channels, h, w]: of tokens, say, or of maps with their channels last."""
+    if len(staged.stages) < 2:
+        raise SourceError(
+            "The network has no layer with weights before its classification layer: nothing could be kept frozen.",
+            "Use a network with more layers.",
+        )
+    shape, last = staged.stages[-2].output_shape, len(staged.stages)
+    taken = [inputs(module) for module in staged.segment(last - 1, last).modules()]
+    wanted = next(filter(None, taken), shape[0])
+    if len(shape) not in (1, 3) or wanted not in (shape[0], prod(shape)):
+        raise SourceError(
+            f"The classification layer takes {wanted} features, but what comes before it has the shape "
+            f"{list(shape)}, of which new layers could make no features.",
+            "Pool before the classification layer, so that it takes a vector for each image.",
+        )
 
 
 def _measure(

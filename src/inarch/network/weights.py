@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from inarch.errors import SourceError
+from inarch.errors import RunFolderError, SourceError
 
 _NAMED = 3
 _COUNTER = "num_batches_tracked"  # old weights lack it, and it changes no output
@@ -83,6 +84,40 @@ def copy_of_weights(network: nn.Module) -> dict[str, Tensor]:
     for name in list(state):
         state[name] = state[name].clone()
     return state
+
+
+def write_weights(path: Path, state: dict[str, Tensor]) -> None:
+    """Writes safetensors beside and renames: the file is whole or not there. Tied weights are written once a name."""
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        save_file(_each_by_itself(state), beside)
+        beside.chmod(0o644)  # safetensors makes it unreadable for others
+        os.replace(beside, path)
+    except (OSError, SafetensorError) as error:  # safetensors wraps a full disk in an error of its own
+        beside.unlink(missing_ok=True)
+        raise RunFolderError(
+            f"Weights could not be written to {path.name} in {path.parent}: {error}.",
+            "Make room or choose another --out; nothing recorded before is lost, the same command goes on from there.",
+        ) from error
+
+
+def _each_by_itself(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same values, none of them on the memory of another, which safetensors refuses."""
+    known: set[int] = set()
+    found = {}
+    for name, value in state.items():
+        place = value.untyped_storage().data_ptr()
+        found[name] = value.clone() if place in known else value
+        known.add(place)
+    return found
+
+
+def saved_weights(path: Path) -> dict[str, Tensor] | None:
+    """What `write_weights` wrote; None where the file is not there, or a power cut left a part of it."""
+    try:
+        return load_file(path)
+    except (FileNotFoundError, SafetensorError):
+        return None
 
 
 def first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d] | None:

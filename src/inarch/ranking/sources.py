@@ -18,12 +18,11 @@ from inarch.features.machine import Machine
 from inarch.features.passes import Passes, chunks
 from inarch.features.plan import Plan
 from inarch.launch.allocator import keep_memory
-from inarch.launch.here import require_features
 from inarch.launch.progress import Progress
 from inarch.network.adapted import stage
 from inarch.network.grafts import pooled
 from inarch.network.source import Source, SourceOptions, load_source
-from inarch.network.stages import Stages
+from inarch.network.stages import Stages, require_features
 from inarch.options import StudyOptions, chosen_device
 from inarch.preparation import announce_findings, as_images, pixel_size, read_images
 from inarch.profile import Profile

@@ -1,4 +1,4 @@
-"""What a workbench refuses to work on, and what it writes."""
+"""What is no network whose features new layers could take, and weights as they are written."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from inarch.errors import SourceError
-from inarch.launch.here import require_features, write_weights
 from inarch.network.adapted import stage
+from inarch.network.stages import require_features
+from inarch.network.weights import write_weights
 
 EXAMPLE = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(1))
 
