@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from program import ONE, QUICK, inarch, rows, without_cost
 from torch import nn
@@ -22,9 +23,13 @@ from inarch.features.plan import Plan
 from inarch.features.shelf import Shelf
 from inarch.features.store import Keeping
 from inarch.launch.here import TRIAL, Workbench
-from inarch.methods import METHODS, make_method
+from inarch.launch.plan import MARGIN, candidates, measured_plan
+from inarch.methods import METHODS, make_method, method_class
+from inarch.network import captured as module
+from inarch.network.captured import Passes, Tape, captured
 from inarch.network.card import InputSpec
 from inarch.network.grafts import GRAFT_NAMES, Configuration
+from inarch.network.stages import stage_network
 from inarch.training.fit import Trained, Watch, predict, train, train_together
 from inarch.training.trial import Trial
 
@@ -33,6 +38,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 NAMES = [method.name for method in METHODS]
 PAIRS = [(method, "joined") for method in NAMES] + [("fine-tuning", graft) for graft in GRAFT_NAMES]
 BF16 = Plan(frozen="bf16", trained="bf16")
+SAME_PASSES = [pair for pair in PAIRS if method_class(pair[0]).same_passes]
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +101,107 @@ def test_two_runs_are_equal_bit_for_bit(tmp_path: Path, method: str, graft: str,
                 train(network, trial, bench.store, make_method(method), Watch())
             found.append({name: value.clone() for name, value in network.state_dict().items()})
     assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
+@pytest.mark.parametrize("plan", [Plan(), BF16])
+@pytest.mark.parametrize("cut", [0, 1])
+@pytest.mark.parametrize(("method", "graft"), SAME_PASSES)
+def test_steps_that_are_played_back_come_to_the_same_bits(
+    tmp_path: Path, method: str, graft: str, cut: int, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played = counted_passes(monkeypatch)
+    trial, found = a_trial(method, graft, cut), []
+    for playing in (False, True):
+        here = replace(plan, captured=playing)
+        with workbench(tmp_path, epochs=3, device="cuda", plan=here, deeper=needs_deeper(graft)) as bench:
+            network = bench.network(trial)  # with dropout, whose masks must be the same ones
+            with same_settings_afterwards():
+                train(network, trial, bench.store, make_method(method), Watch())
+            found.append({name: value.clone() for name, value in network.state_dict().items()})
+            assert bool(played) == (playing and bool(network.old_parameters()) and not network.taps)
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
+def counted_passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The batches that are played back from now on."""
+    played: list[int] = []
+
+    def counting(segment: nn.Module, example: torch.Tensor) -> Passes:
+        passes = captured(segment, example)
+
+        def play(x: torch.Tensor) -> torch.Tensor:
+            played.append(len(x))
+            return passes(x)
+
+        return play
+
+    monkeypatch.setattr(module, "captured", counting)
+    return played
+
+
+def test_a_real_network_in_bf16_is_played_back_to_the_same_bits() -> None:
+    network = timm.create_model("resnet18", num_classes=7, drop_rate=0.2).cuda().train()
+    network.to(memory_format=torch.channels_last)
+    start = {name: value.clone() for name, value in network.state_dict().items()}
+    images = torch.randn(8, 3, 64, 64, device="cuda").contiguous(memory_format=torch.channels_last)
+    labels, found = torch.arange(8, device="cuda") % 7, []
+    with same_settings_afterwards():
+        for playing in (False, True):
+            network.load_state_dict(start)
+            torch.manual_seed(3)
+            optimiser = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, fused=True)
+            tape = Tape()
+            for _ in range(4):
+                optimiser.zero_grad(set_to_none=True)
+                with torch.autocast("cuda", dtype=torch.bfloat16):
+                    passes = tape.passes(0, network, images) if playing else network
+                    logits = passes(images)
+                assert (passes is not network) == playing
+                nn.functional.cross_entropy(logits.float(), labels).backward()
+                optimiser.step()
+            found.append({name: value.clone() for name, value in network.state_dict().items()})
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
+class Waiting(nn.Module):
+    """Drops out, and waits for the GPU, which no capture can hold: for a value, or for all that it does."""
+
+    def __init__(self, value: bool) -> None:
+        super().__init__()
+        self.layer, self.value = nn.Linear(4, 4), value
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = nn.functional.dropout(self.layer(x), 0.5, self.training)
+        if self.value:
+            return x * float(x.sum())
+        torch.cuda.synchronize()
+        return 2 * x
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_a_network_that_cannot_be_captured_trains_all_the_same(value: bool) -> None:
+    segment, x = Waiting(value).cuda().train(), torch.randn(8, 4, device="cuda")
+    random = torch.cuda.get_rng_state()
+    with pytest.raises(RuntimeError):
+        captured(segment, x)
+    assert torch.equal(random, torch.cuda.get_rng_state())
+    passes = Tape().passes(0, segment, x)
+    assert passes is segment
+    passes(x).sum().backward()
+    assert segment.layer.weight.grad is not None
+    torch.cuda.synchronize()
+
+
+def test_a_plan_for_small_batches_plays_back_steps_and_says_what_that_gains() -> None:
+    network = timm.create_model("resnet18", num_classes=7).eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    spec = InputSpec(3, 64, 64, (0.5,) * 3, (0.5,) * 3)
+    staged = stage_network(network, "fc", spec.example())
+    decision = measured_plan(network, staged, spec.example(8), "cuda", candidates("cuda"))
+    assert decision.captured_gain is not None
+    assert decision.captured_gain > MARGIN, "steps of 8 small images wait for the calls"
+    assert decision.plan.captured
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
 def test_stored_activations_are_those_that_are_computed_again(tmp_path: Path) -> None:

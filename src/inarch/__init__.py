@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.10"
+__version__ = "0.1.11"
 
 if TYPE_CHECKING:
     from inarch.python import compare, fit, load, rank

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -245,3 +246,57 @@ def test_a_network_measured_before_its_trials_trains_to_the_same_bits(tmp_path: 
         expected = bench.run([trial], Watch())
     with workbench(tmp_path / "two", measured=True) as bench:
         assert bench.run([trial], Watch()) == expected
+
+
+class OnGpu:
+    """What a GPU would measure: calls take 20 ms of every step that is not played back."""
+
+    played_back: ClassVar = {LAST: 16.0, BEST: 11.0, ROW: 21.0, ROW_BF16: 17.0}
+
+    def __init__(self, *arguments: object) -> None: ...
+
+    def forward(self, runner: Candidate, images: torch.Tensor) -> float:
+        return 12.0 if runner[1] == "bf16" else 6.0  # a race would leave bf16 behind
+
+    def played(self, runner: Candidate, images: torch.Tensor) -> float:
+        return self.played_back[runner]
+
+    def step(self, runner: Candidate, images: torch.Tensor) -> float:
+        return max(self.played_back[runner], 27.5)
+
+
+def measured_on_gpu(monkeypatch: pytest.MonkeyPatch, rehearsal: type[OnGpu]) -> Decision:
+    monkeypatch.setattr("inarch.launch.plan._Rehearsal", rehearsal)
+    network = toy_network().eval()
+    staged = stage_network(network, LAYER, torch.zeros(2, 3, SIDE, SIDE))
+    return measured_plan(network, staged, torch.zeros(8, 3, SIDE, SIDE), "cuda", [LAST, BEST, ROW, ROW_BF16])
+
+
+def test_on_a_gpu_steps_that_are_played_back_decide_and_say_what_that_gains(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = measured_on_gpu(monkeypatch, OnGpu)
+    assert found == Decision(Plan(trained="bf16", captured=True), 1.0, round(16 / 11, 3), 2.5)
+    assert Decision.from_json(found.to_json()) == found
+
+
+def test_steps_that_are_slower_played_back_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Large(OnGpu):
+        def step(self, runner: Candidate, images: torch.Tensor) -> float:
+            return 0.99 * self.played_back[runner]
+
+    found = measured_on_gpu(monkeypatch, Large)
+    assert found == Decision(Plan(trained="bf16"), 1.0, round(16 / 11, 3), 0.99)
+
+
+def test_where_a_network_cannot_be_captured_steps_race_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stubborn(OnGpu):
+        def played(self, runner: Candidate, images: torch.Tensor) -> float:
+            return math.inf
+
+    found = measured_on_gpu(monkeypatch, Stubborn)
+    assert found == Decision(Plan(), 1.0, 1.0)
+
+
+def test_a_plan_from_before_passes_were_captured_is_read() -> None:
+    value = Decision(Plan(), 1.0, 1.0).to_json()
+    del value["captured"], value["gain"]["captured"]
+    assert Decision.from_json(value) == Decision(Plan(), 1.0, 1.0)

@@ -23,7 +23,8 @@ class Plan:
     """memory_format: of the whole network, since what is frozen and what trains share modules. frozen: precision of
     forward passes through frozen stages. trained: precision of everything behind them, trained or evaluated.
     recomputed: the first so many stages keep nothing of their inside in a training step (network/recomputed.py); the
-    numbers do not depend on it.
+    numbers do not depend on it. captured: whether a GPU plays back passes of training steps (network/captured.py); nor
+    do they depend on that.
 
     `ValueError` where one of them is not known.
     """
@@ -32,6 +33,7 @@ class Plan:
     frozen: str = "fp32"
     trained: str = "fp32"
     recomputed: int = 0
+    captured: bool = False
 
     def __post_init__(self) -> None:
         if self.memory_format not in MEMORY_FORMATS:
@@ -57,7 +59,8 @@ class Plan:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Plan:
         """`KeyError`, `TypeError` or `ValueError` where `value` is no plan; further keys are allowed."""
-        return cls(value["memory_format"], value["frozen"], value["trained"], int(value.get("recomputed", 0)))
+        recomputed, captured = int(value.get("recomputed", 0)), bool(value.get("captured", False))
+        return cls(value["memory_format"], value["frozen"], value["trained"], recomputed, captured)
 
 
 def computes_in_bf16(device: str) -> bool:

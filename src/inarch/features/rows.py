@@ -53,8 +53,11 @@ class Layout:
     def pack(self, x: Tensor) -> Tensor:
         """Activations [images, ...] as rows on the processor, rounded to the stored type."""
         ordered = x.permute(0, 2, 3, 1) if self.channels_last else x
-        rows = torch.empty((len(x), *self.row), dtype=self.stored)
-        return rows.copy_(ordered)
+        return self.room(len(x)).copy_(ordered)
+
+    def room(self, images: int, device: str = "cpu") -> Tensor:
+        """Memory for so many rows."""
+        return torch.empty((images, *self.row), dtype=self.stored, device=device)
 
     def unpack(self, rows: Tensor, device: str) -> Tensor:
         """Activations [images, ...] of rows, in the type that the pass computes in."""
@@ -85,11 +88,11 @@ class Rows(Protocol):
     def layout(self) -> Layout: ...
     @property
     def memory(self) -> int:
-        """Bytes held in memory."""
+        """Bytes held in memory, on the processor or on a GPU."""
         ...
 
     def take(self, positions: np.ndarray) -> Tensor:
-        """Rows at positions of the split, on the processor."""
+        """Rows at positions of the split, where they are held: on the processor, or on a GPU."""
         ...
 
     def close(self) -> None: ...
@@ -97,7 +100,7 @@ class Rows(Protocol):
 
 @final
 class MemoryRows:
-    """Rows held in memory."""
+    """Rows held in memory, of the processor or of a GPU."""
 
     def __init__(self, layout: Layout, rows: Tensor) -> None:
         self.layout, self._rows = layout, rows
@@ -107,7 +110,8 @@ class MemoryRows:
         return self._rows.nbytes
 
     def take(self, positions: np.ndarray) -> Tensor:
-        return self._rows.index_select(0, torch.from_numpy(np.ascontiguousarray(positions, dtype=np.int64)))
+        places = torch.from_numpy(np.ascontiguousarray(positions, dtype=np.int64))
+        return self._rows.index_select(0, places.to(self._rows.device))
 
     def close(self) -> None:
         pass
@@ -125,7 +129,7 @@ class FileRows:
         self._file, self._manifest = file, manifest
 
     def take(self, positions: np.ndarray) -> Tensor:
-        rows = torch.empty((len(positions), *self.layout.row), dtype=self.layout.stored)
+        rows = self.layout.room(len(positions))
         if not len(positions):
             return rows
         size, memory = self.layout.row_bytes, bytes_view(rows)
@@ -136,9 +140,14 @@ class FileRows:
             done += len(run) * size
         return rows
 
-    def all(self) -> MemoryRows:
-        """The same rows, held in memory."""
-        return MemoryRows(self.layout, self.take(np.arange(self._manifest.images)))
+    def all(self, device: str) -> MemoryRows:
+        """The same rows, held in the memory of a device, where they are read into by chunks."""
+        images, chunk = self._manifest.images, self._manifest.chunk
+        rows = self.layout.room(images, device)
+        for first in range(0, images, chunk):
+            some = np.arange(first, min(first + chunk, images))
+            rows[first : first + chunk] = self.take(some)
+        return MemoryRows(self.layout, rows)
 
     def damaged(self) -> list[int]:
         """Chunks whose bytes are missing or do not have their checksum."""
@@ -186,7 +195,7 @@ class RecomputedRows:
 
     def take(self, positions: np.ndarray) -> Tensor:
         chunks = positions // self._chunk
-        rows = torch.empty((len(positions), *self.layout.row), dtype=self.layout.stored)
+        rows = self.layout.room(len(positions))
         for chunk in np.unique(chunks).tolist():
             here = np.flatnonzero(chunks == chunk)
             within = torch.from_numpy(positions[here] - chunk * self._chunk)

@@ -35,8 +35,10 @@ from inarch.profile import Profile
 
 __all__ = ["CHUNK", "MEMORY", "Images", "Keeping", "PrefixStore"]
 
-# Bytes of segments that are held in memory; one segment that is larger than an eighth of it is read row by row.
+# Bytes of segments that are held in memory; one segment that is larger than an eighth of it is read row by row. Of a
+# GPU's memory so large a share of what is free.
 MEMORY = 512 << 20
+GPU_SHARE = 1 / 8
 SMALL = 8
 # Files that are held open.
 OPEN_FILES = 64
@@ -50,8 +52,8 @@ class Keeping:
     """What a study keeps of its activations, and where.
 
     cuts: those that are stored. precision: of stored training views, fp32 or bf16. shelf: None keeps segments in
-    memory alone. memory: bytes of it. source: JSON that, beside weights and modules, decides what a prefix computes.
-    about: name of the source, for people. announce: gets what a user must know, once.
+    memory alone. memory: bytes of it, where it is the processor's. source: JSON that, beside weights and modules,
+    decides what a prefix computes. about: name of the source, for people. announce: gets what a user must know, once.
     """
 
     cuts: tuple[int, ...] = ()
@@ -93,6 +95,13 @@ class PrefixStore:
         self._checked: set[str] = set()
         self._written: set[str] = set()
         self._shelf, self._writable, self._announced = keeping.shelf, True, False
+        on_gpu = torch.device(machine.device).type == "cuda"
+        self._share = int(GPU_SHARE * torch.cuda.mem_get_info(machine.device)[0]) if on_gpu else None
+
+    @property
+    def _memory(self) -> int:
+        """Bytes of segments that may be held, in the memory of the machine's device."""
+        return self.keeping.memory if self._share is None else self._share
 
     def read(self, cut: int, split: str, positions: np.ndarray, view: int | None) -> Tensor:
         """Activations at `cut` of the images at `positions` of a split; `view` None is the evaluation view."""
@@ -184,7 +193,7 @@ class PrefixStore:
         files = sum(not rows.memory for rows in self._opened.values())
         for key in list(self._opened)[:-1]:
             rows = self._opened[key]
-            if (memory > self.keeping.memory) if rows.memory else (files > OPEN_FILES):
+            if (memory > self._memory) if rows.memory else (files > OPEN_FILES):
                 memory, files = memory - rows.memory, files - (not rows.memory)
                 self._opened.pop(key).close()
 
@@ -241,8 +250,8 @@ class PrefixStore:
             self._checked.add(name)
             # Every time, so that another study does not take what a long one still reads for long unused.
             shelf.touch(name)
-            kept = manifest.size > self.keeping.memory // SMALL
-            return rows if kept else rows.all()
+            kept = manifest.size > self._memory // SMALL
+            return rows if kept else rows.all(self.machine.device)
         finally:
             if not kept:
                 rows.close()
@@ -298,9 +307,9 @@ class PrefixStore:
         """A segment made in memory, and those of the same pass that fit beside it; computed by chunks if too large."""
         cut, split, view = key
         images, size = len(self.images.rows[split]), self._size(*key)
-        if size > max(self.keeping.memory, available_memory() // 4):
+        if size > (self._share or max(self.keeping.memory, available_memory() // 4)):
             return RecomputedRows(images, CHUNK, lambda positions: self._chunk(key, positions))
-        room = self.keeping.memory - size - sum(rows.memory for rows in self._opened.values())
+        room = self._memory - size - sum(rows.memory for rows in self._opened.values())
         wanted = [cut]
         for other in sorted(self._kept_together(cut, view), key=lambda k: self._size(k, split, view)):
             size = self._size(other, split, view)
@@ -313,7 +322,7 @@ class PrefixStore:
         for k, x in self._passes.push(wanted, split, view, chunks(images)):
             layout = layouts.setdefault(k, Layout.of(x, self._precision(view)))
             if k not in made:
-                made[k] = torch.empty((images, *layout.row), dtype=layout.stored)
+                made[k] = layout.room(images, self.machine.device)
             made[k][done[k] : done[k] + len(x)] = layout.pack(x)
             done[k] += len(x)
         for k in wanted:

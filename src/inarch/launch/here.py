@@ -17,8 +17,9 @@ from inarch.errors import TrainingError
 from inarch.features.store import PrefixStore
 from inarch.launch.allocator import give_back
 from inarch.launch.cost import Speeds, seconds_of
-from inarch.methods import make_method
+from inarch.methods import make_method, method_class
 from inarch.network.adapted import AdaptedNetwork
+from inarch.network.captured import Tape
 from inarch.network.grafts import Configuration, Widths
 from inarch.network.randomness import own_randomness
 from inarch.network.stages import Stages, require_features
@@ -51,6 +52,7 @@ class Workbench:
         require_features(staged)
         # Weights and pixels must agree on the memory format, or every layer converts: tens of times slower here.
         self._network = network.to(memory_format=store.machine.plan.layout)
+        self._tape = Tape() if store.machine.plan.captured else None
         self.source_weights = copy_of_weights(network)
         self.widths = Widths(staged.stages[-2].output_shape[0], staged.stages[-1].output_shape[0], store.images.classes)
 
@@ -61,6 +63,8 @@ class Workbench:
             adapted = AdaptedNetwork(self.staged, trial.configuration, self.widths, cut=trial.cut, seed=trial.seed)
             adapted.graft.scale_classifier(trial.settings.classifier_start)
             adapted.recompute(self.store.machine.plan.recomputed)
+            if self._tape is not None and method_class(trial.method).same_passes:
+                adapted.play_back(self._tape, trial.settings.batch_size)
             return adapted.to(self.store.machine.device)
 
     def run(self, batch: Sequence[Trial], watch: Watch) -> list[Result]:

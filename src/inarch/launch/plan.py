@@ -6,6 +6,10 @@ whole network are measured at the study's batch and image size, each with as man
 its memory. The default stays unless another is faster by a tenth; one that computes fewer stages again, and so takes
 less memory, may be a quarter slower.
 
+On a GPU training steps of all candidates are played back from captured passes (network/captured.py) where the network
+lets itself be captured, for else it would be the calls that are measured: one after the other, since each takes memory.
+Capturing stays unless it makes the chosen candidate's steps slower: those of deeper cuts gain more.
+
 Not among the candidates: `torch.compile`, which took 16 to 63 seconds to warm up and seldom won on processors, and
 smaller batches for the frozen pass, which gained nothing (docs/lab-notebook.md).
 """
@@ -16,7 +20,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, final
 
@@ -27,6 +31,7 @@ from torch.nn import functional as F
 from inarch.features.machine import Machine
 from inarch.features.plan import MEMORY_FORMATS, PRECISIONS, Plan, computes_in_bf16
 from inarch.launch.beside import quickest_number
+from inarch.network.captured import captured
 from inarch.network.randomness import own_randomness
 from inarch.network.recomputed import through
 from inarch.network.stages import Stages
@@ -59,29 +64,32 @@ Times = Mapping[Candidate, float]
 @dataclass(frozen=True)
 class Decision:
     """A plan and what it gains: how many times as fast as channels last in fp32 it is, in forward passes through frozen
-    stages and in training steps; None where that was not or could not be measured. workers: how many trials train side
-    by side, in processes that share the threads."""
+    stages and in training steps; None where that was not or could not be measured. captured_gain: likewise, of training
+    steps that are played back against the same ones that are not. workers: how many trials train side by side, in
+    processes that share the threads."""
 
     plan: Plan
     frozen_gain: float | None = None
     trained_gain: float | None = None
+    captured_gain: float | None = None
     workers: int = 1
 
     def to_json(self) -> dict[str, Any]:
-        gain = {"frozen": self.frozen_gain, "trained": self.trained_gain}
+        gain = {"frozen": self.frozen_gain, "trained": self.trained_gain, "captured": self.captured_gain}
         return self.plan.to_json() | {"gain": gain, "workers": self.workers}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Decision:
         """`KeyError`, `TypeError` or `ValueError` where `value` is none."""
-        gains = [value["gain"][name] for name in ("frozen", "trained")]
+        gains = [value["gain"].get(name) for name in ("frozen", "trained", "captured")]
         known = [None if gain is None else float(gain) for gain in gains]
         if not all(gain is None or (math.isfinite(gain) and gain > 0) for gain in known):
             raise ValueError(f"gains {gains}")
         workers = int(value.get("workers", 1))
         if workers < 1:
             raise ValueError(f"{workers} workers")
-        return cls(Plan.from_json(value), known[0], known[1], workers)
+        frozen, trained, played = known
+        return cls(Plan.from_json(value), frozen, trained, played, workers)
 
 
 def candidates(device: str, precisions: Sequence[str] = PRECISIONS) -> list[Candidate]:
@@ -108,8 +116,20 @@ def measured_plan(
         formats = [runner for runner in runners if runner[1] == runners[0][1]]
         left = {memory_format for memory_format, _ in survivors(race(formats, lambda r: rehearsal.forward(r, few)))}
         forward = race([r for r in runners if r[0] in left], lambda runner: rehearsal.forward(runner, images))
+        if torch.device(device).type == "cuda":
+            played = {runner: rehearsal.played(runner, images) for runner in forward}
+            if played[runners[0]] < math.inf:
+                return _with_gain(decide(runners[0], forward, played, recomputed), played, rehearsal, images)
         training = race(survivors(forward, BEHIND), lambda runner: rehearsal.step(runner, images))
     return decide(runners[0], forward, training, recomputed)
+
+
+def _with_gain(decision: Decision, played: Times, rehearsal: _Rehearsal, images: Tensor) -> Decision:
+    """The decision with captured passes, unless they make its training steps slower."""
+    plan = decision.plan
+    chosen = plan.memory_format, plan.trained
+    gain = min(rehearsal.step(chosen, images) for _ in range(1 + ROUNDS[0])) / played[chosen]
+    return replace(decision, plan=replace(plan, captured=gain >= 1), captured_gain=round(gain, 3))
 
 
 def measured_workers(
@@ -229,9 +249,25 @@ class _Rehearsal:
         parts = [*(staged.segment(k, k + 1) for k in range(number)), staged.segment(number, len(staged.stages))]
         for part in parts:
             part.train()
+        return self._timed(lambda: through(parts, pixels), machine, labels)
+
+    def played(self, runner: Candidate, images: Tensor) -> float:
+        """The shortest of some steps that are played back; infinity where they cannot be captured."""
+        machine, pixels = self._made_ready(runner, images)
+        labels = torch.zeros(len(images), dtype=torch.long, device=pixels.device)
+        whole = self._staged.segment(0, len(self._staged.stages)).train()
+        try:
+            with machine.autocast():
+                passes = captured(whole, pixels)
+        except RuntimeError:
+            return math.inf
+        return min(self._timed(lambda: passes(pixels), machine, labels) for _ in range(1 + ROUNDS[0]))
+
+    def _timed(self, run: Callable[[], Tensor], machine: Machine, labels: Tensor) -> float:
+        """Seconds of a forward and backward pass."""
         start = self._now()
         with machine.autocast():
-            logits = through(parts, pixels)
+            logits = run()
         F.cross_entropy(logits.float(), labels).backward()
         seconds = self._now() - start
         self._network.zero_grad(set_to_none=True)

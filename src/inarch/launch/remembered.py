@@ -25,7 +25,7 @@ from inarch.results.folder import write_text
 
 PLANS: Final = "plans.json"
 # Of the file; another one is not read.
-FORMAT: Final = 4
+FORMAT: Final = 5
 # Seconds to wait for a process that measures at the same time: its plan counts for this one too, and two measurements
 # at once would disturb each other.
 PATIENCE: Final = 60.0

@@ -28,6 +28,7 @@ class BSS(Method):
     """
 
     name: ClassVar[str] = "bss"
+    same_passes: ClassVar[bool] = True
     strength_of: ClassVar[tuple[str, ...]] = ("eta",)
 
     eta: float = 0.001

@@ -17,3 +17,4 @@ class FineTuning(Method):
     """With everything old frozen, this is the linear probe."""
 
     name: ClassVar[str] = "fine-tuning"
+    same_passes: ClassVar[bool] = True

@@ -22,6 +22,7 @@ class L2SP(Method):
     """alpha: pull of old parameters towards their source values; beta: pull of new parameters towards zero."""
 
     name: ClassVar[str] = "l2-sp"
+    same_passes: ClassVar[bool] = True
     acts_on_new_layers: ClassVar[bool] = True
     strength_of: ClassVar[tuple[str, ...]] = ("alpha",)
 

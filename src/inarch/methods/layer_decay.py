@@ -19,6 +19,7 @@ class LayerDecay(Method):
     """factor: by which a stage learns slower than the one behind it. The last stage has the rate of old layers."""
 
     name: ClassVar[str] = "layer-decay"
+    same_passes: ClassVar[bool] = True
 
     factor: float = 2.6
 

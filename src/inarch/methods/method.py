@@ -121,6 +121,8 @@ class Method:
     deepest_only: whether it trains new layers alone, so that it stands at the deepest cut and at no other.
     acts_on_new_layers: whether it differs from plain fine-tuning also where only new layers train.
     bears_mixing: whether its loss has a meaning for images that are mixed and have two labels each (mixup).
+    same_passes: whether every step runs the network once, with the modules, and with what trains, of the first; then a
+    GPU may play its passes back (network/captured.py).
     strength_of: the settings, weights of what it adds to the supervised loss, that its strength multiplies.
     """
 
@@ -129,6 +131,7 @@ class Method:
     deepest_only: ClassVar[bool] = False
     acts_on_new_layers: ClassVar[bool] = False
     bears_mixing: ClassVar[bool] = True
+    same_passes: ClassVar[bool] = False
     strength_of: ClassVar[tuple[str, ...]] = ()
 
     def scaled(self, strength: float) -> Self:

@@ -29,6 +29,7 @@ class Soup(Method):
     """
 
     name: ClassVar[str] = "soup"
+    same_passes: ClassVar[bool] = True
 
     members: int = 3
 

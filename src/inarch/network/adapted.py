@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from inarch.errors import SourceError
+from inarch.network.captured import Played, Tape
 from inarch.network.card import Card
 from inarch.network.ends import Body, Head
 from inarch.network.grafts import Configuration, Deepen, Widths, build_graft, graft_class
@@ -57,6 +58,7 @@ class AdaptedNetwork(nn.Module):
         self.prefix = staged.segment(0, self.stored_cut)
         self.suffix = staged.segment(self.stored_cut, max(last, self.stored_cut))
         self._pieces = Pieces(staged, self.stored_cut, self.taps, last) if self.taps else None
+        self._played: Played | None = None
         self.layer = staged.segment(last, last + 1) if graft.keeps_layer and self.stored_cut <= last else None
         self.graft = build_graft(configuration, self.widths, seed)
         self._freeze(())
@@ -66,6 +68,12 @@ class AdaptedNetwork(nn.Module):
         if stages > self.stored_cut:
             self._pieces = Pieces(self.staged, self.stored_cut, self.taps, len(self.staged.stages) - 1, stages)
             self.train(self.training)
+
+    def play_back(self, tape: Tape, images: int) -> None:
+        """Lets training steps on so many images play back captured passes (`captured.py`) from now on, unless the graft
+        reads activations on the way. Until the last of them nothing may be put, moved or frozen."""
+        if self._pieces is None:
+            self._played = Played(self.suffix, self.stored_cut, tape, images)
 
     def _freeze(self, more: Iterable[int]) -> None:
         """Freezes the stages up to the cut, and these."""
@@ -131,7 +139,7 @@ class AdaptedNetwork(nn.Module):
         if self._pieces:
             features, earlier = self._pieces.run(stored, self.graft.take)
         else:
-            features = self.suffix(stored)
+            features = (self._played or self.suffix)(stored)
         if not self.graft.keeps_layer:
             return features, None, *earlier
         return features, features if self.layer is None else self.layer(features), *earlier

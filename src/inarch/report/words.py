@@ -104,7 +104,7 @@ def plan_sentence(plan: Mapping[str, Any]) -> str:
     gains = plan["gain"]
     frozen, trained = (f"{plan[name]}{_gain(gains[name])}" for name in ("frozen", "trained"))
     text = f"Execution plan: {layout}, frozen stages in {frozen}, trained ones in {trained}"
-    again = _recomputed(plan.get("recomputed", 0)) + _side_by_side(plan.get("workers", 1))
+    again = _recomputed(plan.get("recomputed", 0)) + _captured(plan) + _side_by_side(plan.get("workers", 1))
     if None in (gains["frozen"], gains["trained"]):
         return f"{text}.{again}"
     if gains["frozen"] == gains["trained"] == 1.0:
@@ -116,6 +116,13 @@ def plan_sentence(plan: Mapping[str, Any]) -> str:
 def _side_by_side(workers: int) -> str:
     """How many trials train at a time; nothing where it is one."""
     return f" {workers} trials train side by side, with their shares of the threads." if workers > 1 else ""
+
+
+def _captured(plan: Mapping[str, Any]) -> str:
+    if not plan.get("captured"):
+        return ""
+    gain = _gain(plan["gain"].get("captured"))
+    return f" The GPU plays back training steps that were captured once (CUDA graphs){gain}, which changes no result."
 
 
 def _recomputed(stages: int) -> str:

@@ -55,6 +55,11 @@ def text(*allowed: str) -> Check:
     return check
 
 
+def flag(value: Any, place: str) -> None:
+    if not isinstance(value, bool):
+        raise wrong(place, value, "true or false")
+
+
 def anything(value: Any, place: str) -> None:
     """No check of its own."""
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from inarch.results.checks import (
     Check,
+    flag,
     interval,
     list_of,
     map_of,
@@ -88,9 +89,9 @@ _PLAN: Final = object_with(
         "memory_format": text(),
         "frozen": text(),
         "trained": text(),
-        "gain": object_with({"frozen": _GAIN, "trained": _GAIN}),
+        "gain": object_with({"frozen": _GAIN, "trained": _GAIN}, also={"captured": _GAIN}),
     },
-    also={"recomputed": number(0, whole=True), "workers": number(1, whole=True)},
+    also={"recomputed": number(0, whole=True), "captured": flag, "workers": number(1, whole=True)},
 )
 COUNTS: Final = object_with(dict.fromkeys(("train", "validation", "test"), number(0, whole=True)))
 DATASET: Final = object_with(
