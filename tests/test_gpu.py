@@ -122,6 +122,23 @@ def test_steps_that_are_played_back_come_to_the_same_bits(
     assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
 
 
+def test_a_capture_that_served_another_trial_comes_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captures, real = [], captured
+    monkeypatch.setattr(module, "captured", lambda *given: captures.append(given) or real(*given))
+    before, last = (a_trial("fine-tuning", graft, cut=0) for graft in ("retain", "joined"))
+    found = []
+    for trials in ([last], [before, last]):
+        with workbench(tmp_path / str(len(trials)), device="cuda", plan=replace(BF16, captured=True)) as bench:
+            with same_settings_afterwards():
+                for trial in trials:
+                    bench.run([trial], Watch())
+            found.append(bench.validation(last))
+    assert len(captures) == 2
+    np.testing.assert_array_equal(*found)
+
+
 def counted_passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The batches that are played back from now on."""
     played: list[int] = []
