@@ -55,9 +55,9 @@ def a_trial(method: str, graft: str, cut: int = 1) -> Trial:
 def bench_on(folder: Path, device: str, graft: str = "joined", keeping: Keeping | None = None) -> Iterator[Workbench]:
     """A workbench whose network has no dropout: its masks are another device's own."""
     with workbench(folder, epochs=3, device=device, keeping=keeping, deeper=needs_deeper(graft)) as bench:
-        for module in bench._network.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
+        for layer in bench._network.modules():
+            if isinstance(layer, nn.Dropout):
+                layer.p = 0.0
         yield bench
 
 
@@ -125,18 +125,22 @@ def test_steps_that_are_played_back_come_to_the_same_bits(
 def test_a_capture_that_served_another_trial_comes_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    captures, real = [], captured
-    monkeypatch.setattr(module, "captured", lambda *given: captures.append(given) or real(*given))
-    before, last = (a_trial("fine-tuning", graft, cut=0) for graft in ("retain", "joined"))
-    found = []
-    for trials in ([last], [before, last]):
-        with workbench(tmp_path / str(len(trials)), device="cuda", plan=replace(BF16, captured=True)) as bench:
+    played = counted_passes(monkeypatch)
+    last, another = (a_trial("fine-tuning", graft, cut=0) for graft in ("joined", "retain"))
+    deeper, not_played_back = a_trial("fine-tuning", "retain", cut=1), a_trial("delta", "retain", cut=0)
+    found, steps = [], []
+    for trials in ([last], [another, last], [another, deeper, last], [another, not_played_back, last]):
+        with workbench(tmp_path / str(len(found)), device="cuda", plan=replace(BF16, captured=True)) as bench:
             with same_settings_afterwards():
                 for trial in trials:
+                    played.clear()
                     bench.run([trial], Watch())
             found.append(bench.validation(last))
-    assert len(captures) == 2
-    np.testing.assert_array_equal(*found)
+            steps.append(len(played))
+    assert steps[0] > 0
+    assert steps == [steps[0]] * len(steps)
+    for other in found[1:]:
+        np.testing.assert_array_equal(found[0], other)
 
 
 def counted_passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -206,7 +210,9 @@ def test_a_network_that_cannot_be_captured_trains_all_the_same(value: bool) -> N
     assert passes is segment
     passes(x).sum().backward()
     assert segment.layer.weight.grad is not None
-    torch.cuda.synchronize()
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
+    good = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5)).cuda().train()
+    assert Tape().passes(0, good, x) is not good
 
 
 def test_a_plan_for_small_batches_plays_back_steps_and_says_what_that_gains() -> None:

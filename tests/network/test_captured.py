@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +29,13 @@ PLAYED_BACK = [method.name for method in METHODS if method.same_passes]
 
 
 class Gpu:
-    """Stands in for CUDA: counts captures and what is played back. free: bytes before and after a capture, in turn."""
+    """Stands in for CUDA: counts captures and what is played back. free: bytes, whenever they are asked for; the last
+    ones from then on."""
 
     def __init__(self) -> None:
         self.captures: list[tuple[int, ...]] = []
         self.played: list[int] = []
-        self.free = [100, 60]
+        self.free = [1 << 30]
         self.cannot = False
         self.waiting: object = 0
 
@@ -56,9 +60,8 @@ class Gpu:
 
         segment.forward = play  # type: ignore[method-assign]
 
-    def memory(self, device: object) -> tuple[int, int]:
-        self.free.append(self.free.pop(0))
-        return self.free[-1], 200
+    def memory(self) -> tuple[int, int]:
+        return self.free.pop(0) if len(self.free) > 1 else self.free[0], 1 << 30
 
 
 @pytest.fixture
@@ -66,6 +69,12 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
     stand_in = Gpu()
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", stand_in.make)
     monkeypatch.setattr(torch.cuda, "mem_get_info", stand_in.memory)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 700)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 1700)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
+    # On a processor it would draw from the processor's random numbers.
+    monkeypatch.setattr(nn.Dropout, "forward", lambda dropout, x: x)
     monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: stand_in.waiting)
     monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", stand_in.set_waiting)
     monkeypatch.setattr(module, "_forget_capture", lambda example: None)
@@ -104,10 +113,15 @@ def test_what_cannot_be_captured_leaves_buffers_as_they_were_too(gpu: Gpu) -> No
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
-@pytest.mark.parametrize(("after", "enough"), [(50, True), (49, False)])
-def test_enough_memory_for_a_pass_that_is_not_captured_is_left(gpu: Gpu, after: int, enough: bool) -> None:
-    gpu.free = [100, after]
+@pytest.mark.parametrize(
+    ("missing", "enough"), [([0], True), ([1], False), ([1, 0], True)], ids=["enough", "too little", "after collecting"]
+)
+def test_passes_are_captured_where_memory_holds_them_twice_and_the_states_of_a_training(
+    gpu: Gpu, missing: list[int], enough: bool
+) -> None:
     tape, segment = Tape(), toy_network().train()
+    weights = sum(parameter.nbytes for parameter in segment.parameters())
+    gpu.free = [2 * 1000 + 3 * weights - bytes_ for bytes_ in missing]
     assert (tape.passes(0, segment, images()) is not segment) == enough
 
 
@@ -198,6 +212,61 @@ def test_methods_train_to_the_same_bits_and_those_of_same_passes_are_played_back
 
 def test_plain_fine_tuning_is_played_back() -> None:
     assert {"fine-tuning", "l2-sp", "soup"} <= set(PLAYED_BACK)
+
+
+class Rebinding(nn.Module):
+    """Puts another tensor in place of its buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.mean = 0.9 * self.mean + 0.1 * x.detach().mean()
+        return x
+
+
+class Drawing(nn.Module):
+    """Draws from random numbers that are not the GPU's."""
+
+    def __init__(self, draw: Callable[[], object]) -> None:
+        super().__init__()
+        self.draw = draw
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.draw()
+        return x
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [Rebinding(), Drawing(lambda: torch.rand(())), Drawing(random.random), Drawing(np.random.random)],
+    ids=["rebinding", "torch", "python", "numpy"],
+)
+def test_a_network_whose_next_pass_is_another_one_is_not_captured(gpu: Gpu, behind: nn.Module) -> None:
+    segment = nn.Sequential(toy_network(), behind).train()
+    assert Tape().passes(0, segment, images()) is segment
+    assert not gpu.captures
+
+
+def test_a_tape_that_is_cleared_holds_neither_passes_nor_gradients(gpu: Gpu) -> None:
+    tape, segment = Tape(), toy_network().train()
+    tape.passes(0, segment, images())(images()).sum().backward()
+    tape.clear()
+    assert all(parameter.grad is None for parameter in segment.parameters())
+    tape.passes(0, segment, images())
+    assert len(gpu.captures) == 2
+
+
+def test_a_trial_that_is_not_played_back_finds_the_memory_of_a_capture_free(tmp_path: Path, gpu: Gpu) -> None:
+    cleared: list[bool] = []
+    with workbench(tmp_path, plan=Plan(captured=True)) as bench:
+        for method in ("fine-tuning", "fine-tuning", "delta", "fine-tuning"):
+            bench.run([replace(method_trial(method, "retain", 0, epochs=1), seed=len(cleared))], Watch())
+            assert bench._tape is not None
+            cleared.append(bench._tape._held is None)
+    assert cleared == [False, False, True, False]
+    assert len(gpu.captures) == 2
 
 
 def test_a_network_that_waits_for_the_gpu_is_not_captured(gpu: Gpu) -> None:

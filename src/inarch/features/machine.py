@@ -52,6 +52,13 @@ class Machine:
         if torch.device(self.device).type == "cuda":
             torch.cuda.synchronize(self.device)
 
+    def free_memory_of_gpu(self) -> int:
+        """Bytes; none where the device is no GPU. What PyTorch keeps for later is given back and counted as free."""
+        if torch.device(self.device).type != "cuda":
+            return 0
+        torch.cuda.empty_cache()
+        return torch.cuda.mem_get_info(self.device)[0]
+
     def identity(self) -> dict[str, Any]:
         """JSON that names everything of a machine that changes what a frozen network computes."""
         if self.device.startswith("cuda"):

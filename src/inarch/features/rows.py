@@ -87,8 +87,13 @@ class Rows(Protocol):
     @property
     def layout(self) -> Layout: ...
     @property
+    def place(self) -> str:
+        """What they take: "file", or memory on "cpu" or "cuda"."""
+        ...
+
+    @property
     def memory(self) -> int:
-        """Bytes held in memory, on the processor or on a GPU."""
+        """Bytes held there, none in a file."""
         ...
 
     def take(self, positions: np.ndarray) -> Tensor:
@@ -106,6 +111,10 @@ class MemoryRows:
         self.layout, self._rows = layout, rows
 
     @property
+    def place(self) -> str:
+        return self._rows.device.type
+
+    @property
     def memory(self) -> int:
         return self._rows.nbytes
 
@@ -121,7 +130,7 @@ class MemoryRows:
 class FileRows:
     """Rows in an open file, read as they are asked for; the file may be removed meanwhile."""
 
-    memory = 0
+    place, memory = "file", 0
 
     def __init__(self, file: int, manifest: Manifest) -> None:
         """Takes over the open file `file`."""
@@ -174,7 +183,7 @@ class FileRows:
 class RecomputedRows:
     """Rows that are kept nowhere: the chunks in which a batch lies are computed whenever it is asked for."""
 
-    memory = 0
+    place, memory = "file", 0
 
     def __init__(self, images: int, chunk: int, compute: Callable[[np.ndarray], tuple[Layout, Tensor]]) -> None:
         """`compute`: layout and rows of the images at the positions of a chunk."""

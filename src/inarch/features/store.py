@@ -13,8 +13,9 @@ view is kept as computed: it is few bytes, and what is tested is then what the d
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, final
@@ -35,8 +36,8 @@ from inarch.profile import Profile
 
 __all__ = ["CHUNK", "MEMORY", "Images", "Keeping", "PrefixStore"]
 
-# Bytes of segments that are held in memory; one segment that is larger than an eighth of it is read row by row. Of a
-# GPU's memory so large a share of what is free.
+# Bytes of segments that are held in memory, and the share of a GPU's free memory that those from the disk may take
+# there; one segment that is larger than an eighth of it is held elsewhere or read row by row.
 MEMORY = 512 << 20
 GPU_SHARE = 1 / 8
 SMALL = 8
@@ -52,8 +53,8 @@ class Keeping:
     """What a study keeps of its activations, and where.
 
     cuts: those that are stored. precision: of stored training views, fp32 or bf16. shelf: None keeps segments in
-    memory alone. memory: bytes of it, where it is the processor's. source: JSON that, beside weights and modules,
-    decides what a prefix computes. about: name of the source, for people. announce: gets what a user must know, once.
+    memory alone. memory: bytes of it. source: JSON that, beside weights and modules, decides what a prefix computes.
+    about: name of the source, for people. announce: gets what a user must know, once.
     """
 
     cuts: tuple[int, ...] = ()
@@ -95,13 +96,8 @@ class PrefixStore:
         self._checked: set[str] = set()
         self._written: set[str] = set()
         self._shelf, self._writable, self._announced = keeping.shelf, True, False
-        on_gpu = torch.device(machine.device).type == "cuda"
-        self._share = int(GPU_SHARE * torch.cuda.mem_get_info(machine.device)[0]) if on_gpu else None
-
-    @property
-    def _memory(self) -> int:
-        """Bytes of segments that may be held, in the memory of the machine's device."""
-        return self.keeping.memory if self._share is None else self._share
+        # The most that is held in each place: open files, and bytes.
+        self._most = {"file": OPEN_FILES, "cuda": int(GPU_SHARE * machine.free_memory_of_gpu())}
 
     def read(self, cut: int, split: str, positions: np.ndarray, view: int | None) -> Tensor:
         """Activations at `cut` of the images at `positions` of a split; `view` None is the evaluation view."""
@@ -189,12 +185,13 @@ class PrefixStore:
 
     def _close_oldest(self) -> None:
         """Keeps memory and open files within bounds; the segment in use stays, whatever it takes."""
-        memory = sum(rows.memory for rows in self._opened.values())
-        files = sum(not rows.memory for rows in self._opened.values())
+        most, taken = self._most | {"cpu": self.keeping.memory}, Counter[str]()
+        for rows in self._opened.values():
+            taken[rows.place] += rows.memory or 1
         for key in list(self._opened)[:-1]:
             rows = self._opened[key]
-            if (memory > self._memory) if rows.memory else (files > OPEN_FILES):
-                memory, files = memory - rows.memory, files - (not rows.memory)
+            if taken[rows.place] > most[rows.place]:
+                taken[rows.place] -= rows.memory or 1
                 self._opened.pop(key).close()
 
     # From the disk
@@ -250,8 +247,11 @@ class PrefixStore:
             self._checked.add(name)
             # Every time, so that another study does not take what a long one still reads for long unused.
             shelf.touch(name)
-            kept = manifest.size > self._memory // SMALL
-            return rows if kept else rows.all(self.machine.device)
+            if manifest.size <= self._most["cuda"] // SMALL:
+                with suppress(torch.OutOfMemoryError):  # others have taken it meanwhile
+                    return rows.all(self.machine.device)
+            kept = manifest.size > self.keeping.memory // SMALL
+            return rows if kept else rows.all("cpu")
         finally:
             if not kept:
                 rows.close()
@@ -307,9 +307,9 @@ class PrefixStore:
         """A segment made in memory, and those of the same pass that fit beside it; computed by chunks if too large."""
         cut, split, view = key
         images, size = len(self.images.rows[split]), self._size(*key)
-        if size > (self._share or max(self.keeping.memory, available_memory() // 4)):
+        if size > max(self.keeping.memory, available_memory() // 4):
             return RecomputedRows(images, CHUNK, lambda positions: self._chunk(key, positions))
-        room = self._memory - size - sum(rows.memory for rows in self._opened.values())
+        room = self.keeping.memory - size - sum(r.memory for r in self._opened.values() if r.place == "cpu")
         wanted = [cut]
         for other in sorted(self._kept_together(cut, view), key=lambda k: self._size(k, split, view)):
             size = self._size(other, split, view)
@@ -322,7 +322,7 @@ class PrefixStore:
         for k, x in self._passes.push(wanted, split, view, chunks(images)):
             layout = layouts.setdefault(k, Layout.of(x, self._precision(view)))
             if k not in made:
-                made[k] = layout.room(images, self.machine.device)
+                made[k] = layout.room(images)
             made[k][done[k] : done[k] + len(x)] = layout.pack(x)
             done[k] += len(x)
         for k in wanted:

@@ -63,8 +63,11 @@ class Workbench:
             adapted = AdaptedNetwork(self.staged, trial.configuration, self.widths, cut=trial.cut, seed=trial.seed)
             adapted.graft.scale_classifier(trial.settings.classifier_start)
             adapted.recompute(self.store.machine.plan.recomputed)
-            if self._tape is not None and method_class(trial.method).same_passes:
-                adapted.play_back(self._tape, trial.settings.batch_size)
+            if self._tape is not None:
+                if method_class(trial.method).same_passes and not adapted.taps:
+                    adapted.play_back(self._tape, trial.settings.batch_size)
+                else:
+                    self._tape.clear()
             return adapted.to(self.store.machine.device)
 
     def run(self, batch: Sequence[Trial], watch: Watch) -> list[Result]:

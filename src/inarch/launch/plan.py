@@ -259,9 +259,9 @@ class _Rehearsal:
         try:
             with machine.autocast():
                 passes = captured(whole, pixels)
+            return min(self._timed(lambda: passes(pixels), machine, labels) for _ in range(1 + ROUNDS[0]))
         except RuntimeError:
             return math.inf
-        return min(self._timed(lambda: passes(pixels), machine, labels) for _ in range(1 + ROUNDS[0]))
 
     def _timed(self, run: Callable[[], Tensor], machine: Machine, labels: Tensor) -> float:
         """Seconds of a forward and backward pass."""

@@ -70,10 +70,9 @@ class AdaptedNetwork(nn.Module):
             self.train(self.training)
 
     def play_back(self, tape: Tape, images: int) -> None:
-        """Lets training steps on so many images play back captured passes (`captured.py`) from now on, unless the graft
-        reads activations on the way. Until the last of them nothing may be put, moved or frozen."""
-        if self._pieces is None:
-            self._played = Played(self.suffix, self.stored_cut, tape, images)
+        """Lets training steps on so many images play back captured passes (`captured.py`), unless the network runs in
+        pieces. From now on nothing may be put, moved or frozen."""
+        self._played = Played(self.suffix, self.stored_cut, tape, images)
 
     def _freeze(self, more: Iterable[int]) -> None:
         """Freezes the stages up to the cut, and these."""

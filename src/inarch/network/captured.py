@@ -9,12 +9,14 @@ nor the random state.
 from __future__ import annotations
 
 import gc
+import random
 import warnings
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import set_warn_on_accumulate_grad_stream_mismatch
@@ -23,6 +25,8 @@ from inarch.network.randomness import own_randomness
 
 # Passes before the capture, in which libraries prepare what they need.
 WARM_UP = 1
+# What a training needs beside its passes, in bytes of the weights: moments of the optimiser, and averages.
+STATES = 3
 
 Passes = Callable[[Tensor], Tensor]
 
@@ -33,6 +37,7 @@ class _Segment(nn.Module):
     def __init__(self, segment: nn.Module) -> None:
         super().__init__()
         self.segment = segment
+        self.training = segment.training  # its own mode alone: stages that rest keep theirs
 
     def forward(self, x: Tensor) -> Tensor:
         found: Tensor = self.segment(x)
@@ -45,39 +50,37 @@ def captured(segment: nn.Module, example: Tensor) -> Passes:
     Its output lies in memory that the next call writes again, and so do gradients: one backward pass follows each
     call, before the next one. Neither weights nor buffers may move in memory, nor parameters begin or end to train.
 
-    `RuntimeError` where the segment does what cannot be captured (it looks at a value, say) or memory is too little:
-    once captured, what is left must be enough for a pass that is not.
+    `RuntimeError` where the segment does what a capture cannot hold (it waits for a value, puts another tensor in place
+    of a buffer, draws random numbers of the processor), or where memory is too little: that of the passes is taken as
+    long as the capture is held, and a pass that is not captured must find as much. What a forward method counts or
+    keeps in Python goes unnoticed, and stays as it was at the capture.
     """
     passes = _Segment(segment)
-    passes.training = segment.training  # its own mode alone: stages that rest keep theirs
     buffers = [(buffer, buffer.clone()) for buffer in segment.buffers()]
-    torch.cuda.empty_cache()  # what is cached would be counted as taken
     # Gradients reach weights from another stream than that of the capture, which is as it should be.
     set_warn_on_accumulate_grad_stream_mismatch(False)
-    before = _free(example)
-    try:
-        with own_randomness(), _same_autocast_without_cache(), _no_garbage_collected():
-            _require_no_waiting(passes, example)
-            torch.cuda.make_graphed_callables(
-                passes, (example.detach().clone(),), num_warmup_iters=WARM_UP, allow_unused_input=True
-            )
-    except RuntimeError:
-        _forget_capture(example)
-        raise
-    finally:
-        with torch.no_grad():
-            for buffer, value in buffers:
-                buffer.copy_(value)
-    torch.cuda.empty_cache()
-    after = _free(example)
-    if after < before - after:
-        raise RuntimeError("captured passes leave too little memory")
+    with torch.cuda.device(example.device):
+        try:
+            with own_randomness(), _same_autocast_without_cache(), _no_garbage_collected():
+                _require_memory(_rehearsed(passes, example), segment)
+                torch.cuda.make_graphed_callables(
+                    passes, (example.detach().clone(),), num_warmup_iters=WARM_UP, allow_unused_input=True
+                )
+        except RuntimeError:
+            _forget_capture(example.device)
+            raise
+        finally:
+            with torch.no_grad():
+                for buffer, value in buffers:
+                    buffer.copy_(value)
     return passes
 
 
-def _require_no_waiting(passes: nn.Module, example: Tensor) -> None:
-    """Runs them once; `RuntimeError` where they wait for a value of the GPU, at which a capture would break off."""
-    before = torch.cuda.get_sync_debug_mode()
+def _rehearsed(passes: nn.Module, example: Tensor) -> int:
+    """Runs them once and gives the bytes that they take; `RuntimeError` where they do what no capture can hold."""
+    before, state = torch.cuda.get_sync_debug_mode(), _state_beside_the_gpu(passes)
+    torch.cuda.reset_peak_memory_stats()
+    held = torch.cuda.memory_allocated()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its own: that it does not see every way to wait
@@ -86,17 +89,33 @@ def _require_no_waiting(passes: nn.Module, example: Tensor) -> None:
         torch.autograd.grad(found.sum(), [p for p in passes.parameters() if p.requires_grad], allow_unused=True)
     finally:
         torch.cuda.set_sync_debug_mode(before)
+    if _state_beside_the_gpu(passes) != state:
+        raise RuntimeError("a forward pass replaces buffers or draws random numbers of the processor")
+    return torch.cuda.max_memory_allocated() - held
 
 
-def _forget_capture(example: Tensor) -> None:
+def _state_beside_the_gpu(passes: nn.Module) -> Hashable:
+    """Where weights and buffers lie, and the states of all random numbers of the processor."""
+    places = tuple((id(tensor), tensor.data_ptr()) for tensor in (*passes.parameters(), *passes.buffers()))
+    _, numbers, *rest = np.random.get_state()
+    return places, torch.get_rng_state().numpy().tobytes(), random.getstate(), np.asarray(numbers).tobytes(), *rest
+
+
+def _require_memory(taken: int, segment: nn.Module) -> None:
+    """`RuntimeError` unless there is room for passes of so many bytes twice over, and for the states of a training."""
+    needed = 2 * taken + STATES * sum(parameter.nbytes for parameter in segment.parameters())
+    for tidy in (lambda: None, gc.collect):  # a capture from before may wait for being collected
+        tidy()
+        torch.cuda.empty_cache()
+        if torch.cuda.mem_get_info()[0] >= needed:
+            return
+    raise RuntimeError(f"captured passes need {needed} bytes of the GPU's memory")
+
+
+def _forget_capture(device: torch.device) -> None:
     """Lets a GPU give random numbers again: after a capture that broke off it behaves as if that went on."""
-    generator = torch.cuda.default_generators[example.device.index or 0]
+    generator = torch.cuda.default_generators[device.index]
     generator.graphsafe_set_state(generator.clone_state())
-
-
-def _free(example: Tensor) -> int:
-    """Bytes of the GPU's memory that nobody has."""
-    return torch.cuda.mem_get_info(example.device)[0]
 
 
 def _same_autocast_without_cache() -> torch.autocast:
@@ -126,13 +145,11 @@ class Tape:
     """Captured passes of the segment that was last asked for, kept for the next trial that trains the same one."""
 
     def __init__(self) -> None:
-        self._key: Hashable = None
-        self._passes: Passes | None = None
-        # What the key names by its place in memory.
-        self._segment: nn.Module | None = None
+        # What the passes are of, the passes, and the segment, which the key names by its places in memory.
+        self._held: tuple[Hashable, Passes, nn.Module] | None = None
 
     def passes(self, name: Hashable, segment: nn.Module, example: Tensor) -> Passes:
-        """Passes of a segment in training; of the segment itself where capturing them is not possible or in vain.
+        """Passes of a segment in training; the segment itself where capturing them is not possible or in vain.
 
         name: tells segments apart that share all weights.
         """
@@ -144,15 +161,22 @@ class Tape:
             tuple((id(tensor), tensor.data_ptr(), tensor.requires_grad) for tensor in tensors),
             tuple(module.training for module in segment.modules()),
             (example.shape, example.stride(), example.dtype),
+            (torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")),
         )
-        if key != self._key:
-            self._key = self._passes = self._segment = None  # its memory is free before more is taken
+        if self._held is None or self._held[0] != key:
+            self.clear()
             found: Passes = segment
             with suppress(RuntimeError):
                 found = captured(segment, example)
-            self._key, self._passes, self._segment = key, found, segment
-        assert self._passes is not None
-        return self._passes
+            self._held = key, found, segment
+        return self._held[1]
+
+    def clear(self) -> None:
+        """Gives the memory of a capture back, before others take some."""
+        if self._held is not None:
+            for parameter in self._held[2].parameters():
+                parameter.grad = None  # which may lie in it
+            self._held = None
 
 
 @final
