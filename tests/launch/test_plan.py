@@ -274,7 +274,7 @@ def measured_on_gpu(monkeypatch: pytest.MonkeyPatch, rehearsal: type[OnGpu]) -> 
 
 def test_on_a_gpu_steps_that_are_played_back_decide_and_say_what_that_gains(monkeypatch: pytest.MonkeyPatch) -> None:
     found = measured_on_gpu(monkeypatch, OnGpu)
-    assert found == Decision(Plan(trained="bf16", captured=True), 1.0, round(16 / 11, 3), 2.5)
+    assert found == Decision(Plan(trained="bf16", captured=True), 1.0, round(16 / 11, 3), captured_gain=2.5)
     assert Decision.from_json(found.to_json()) == found
 
 
@@ -284,7 +284,7 @@ def test_steps_that_are_slower_played_back_are_not(monkeypatch: pytest.MonkeyPat
             return 0.99 * self.played_back[runner]
 
     found = measured_on_gpu(monkeypatch, Large)
-    assert found == Decision(Plan(trained="bf16"), 1.0, round(16 / 11, 3), 0.99)
+    assert found == Decision(Plan(trained="bf16"), 1.0, round(16 / 11, 3), captured_gain=0.99)
 
 
 def test_where_a_network_cannot_be_captured_steps_race_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:

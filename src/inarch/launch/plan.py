@@ -64,15 +64,15 @@ Times = Mapping[Candidate, float]
 @dataclass(frozen=True)
 class Decision:
     """A plan and what it gains: how many times as fast as channels last in fp32 it is, in forward passes through frozen
-    stages and in training steps; None where that was not or could not be measured. captured_gain: likewise, of training
-    steps that are played back against the same ones that are not. workers: how many trials train side by side, in
-    processes that share the threads."""
+    stages and in training steps; None where that was not or could not be measured. workers: how many trials train side
+    by side, in processes that share the threads. captured_gain: of training steps that are played back, against the
+    same ones that are not; None where they cannot be."""
 
     plan: Plan
     frozen_gain: float | None = None
     trained_gain: float | None = None
-    captured_gain: float | None = None
     workers: int = 1
+    captured_gain: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         gain = {"frozen": self.frozen_gain, "trained": self.trained_gain, "captured": self.captured_gain}
@@ -89,7 +89,7 @@ class Decision:
         if workers < 1:
             raise ValueError(f"{workers} workers")
         frozen, trained, played = known
-        return cls(Plan.from_json(value), frozen, trained, played, workers)
+        return cls(Plan.from_json(value), frozen, trained, workers, played)
 
 
 def candidates(device: str, precisions: Sequence[str] = PRECISIONS) -> list[Candidate]:
