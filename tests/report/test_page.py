@@ -232,7 +232,7 @@ def test_a_comparison_that_could_not_be_made_says_why(results: dict[str, Any]) -
         (
             {"captured": True, "gain": {"frozen": 1.0, "trained": 1.0, "captured": 2.73}},
             "trained ones in fp32: nothing else that was measured is faster by a tenth. The GPU plays back training "
-            "steps that were captured once (CUDA graphs) (2.7 times as fast), which changes no result.",
+            "steps that were captured once, as CUDA graphs (2.7 times as fast), which changes no result.",
         ),
     ],
 )

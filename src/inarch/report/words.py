@@ -122,7 +122,7 @@ def _captured(plan: Mapping[str, Any]) -> str:
     if not plan.get("captured"):
         return ""
     gain = _gain(plan["gain"].get("captured"))
-    return f" The GPU plays back training steps that were captured once (CUDA graphs){gain}, which changes no result."
+    return f" The GPU plays back training steps that were captured once, as CUDA graphs{gain}, which changes no result."
 
 
 def _recomputed(stages: int) -> str:
